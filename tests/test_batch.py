@@ -17,7 +17,7 @@ import pytest
 from conftest import ROOT, FakeReceiver, FakeSegmenter, street
 
 import sempic
-from sempic import api, batch, cli, jobs, pictures
+from sempic import api, batch, cli, jobs, pictures, processes
 from sempic.batch import engines
 from sempic.batch.tar import change
 from sempic.batch.work import coder_with
@@ -241,10 +241,27 @@ def test_a_manifest_has_one_line_per_file_for_any_name():
     run = ["encode", "shots", "-o", "out", "--manifest", "m.jsonl"]
     assert cli.main(run) == 0
     lines = Path("m.jsonl").read_bytes().split(b"\n")
-    assert {json.loads(line)["file"] for line in lines[1:-1]} == {f"shots/{n}" for n in names}
+    assert {json.loads(line)["file"] for line in lines[1:-1]} == {
+        f"shots/{processes.readable(name)}" for name in names
+    }
     before = Path("m.jsonl").read_bytes()
     assert cli.main(run) == 0
     assert Path("m.jsonl").read_bytes() == before  # all were done
+
+
+def test_names_that_are_not_utf8_are_escaped_in_json(capsys):
+    for name in ("caf\udce8", "caf\udce9"):
+        Path(f"{name}.sempic").write_bytes(sempic.pack(width=64, height=48, labels=LABELS))
+    command = ["decode", ".", "-o", "out", "--only", "labels", "--manifest", "m.jsonl", "--json"]
+    assert cli.main(command) == 0
+    said = [json.loads(line)["path"] for line in capsys.readouterr().out.splitlines()]
+    assert said == [r"caf\udce8.sempic", r"caf\udce9.sempic"]
+    assert [line["file"] for line in entries("m.jsonl")] == said
+    next(Path("out").glob("caf\udce8*")).unlink()
+    assert cli.main(command) == 0
+    out, err = capsys.readouterr()
+    assert "1 of 2 are done" in err
+    assert json.loads(out)["path"] == r"caf\udce8.sempic"
 
 
 def test_a_manifest_is_a_file(shots, capsys):
@@ -327,6 +344,19 @@ def test_tars_without_supported_members_are_refused(capsys):
             capsys, [*command.split(), "-o", "out.tar"], "no files of a supported type in this tar"
         )
     assert not Path("out.tar").exists()
+
+
+@pytest.mark.parametrize("command", ["encode", "decode"])
+def test_compressed_tars_in_folders_are_counted(command, capsys):
+    Path("in").mkdir()
+    for name in ("a.tar.gz", "b.tgz", "c.tar.gz"):
+        Path("in", name).touch()
+    refused(capsys, [command, "in", "-o", "out"], "in: no files of a supported type, but 2 .gz, 1")
+    picture = pictures.encode(IMAGE, ".png")
+    Path("in/d.png").write_bytes(picture)
+    Path("in/d.sempic").write_bytes(sempic.encode(IMAGE, labels="none"))
+    assert cli.main([command, "in", "-o", "out"]) == 0
+    assert "skipped files that cannot be read here: 2 .gz, 1 .tgz\n" in capsys.readouterr().err
 
 
 def test_the_shards_of_a_folder_are_encoded():

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,18 @@ def test_encode_takes_labels_from_a_file(photo, capsys):
     assert np.array_equal(sempic.unpack(Path("photo.sempic").read_bytes()).labels, LABELS)
     assert cli.main(["encode", "photo.png", "--labels", "map.png", "--palette", "cityscapes"]) == 0
     assert sempic.unpack(Path("photo.sempic").read_bytes()).palette == 2
+
+
+def test_encode_sends_no_map_on_demand(photo, capsys):
+    expected = sempic.encode(IMAGE, labels="none")
+    assert cli.main(["encode", "photo.png", "--labels", "none"]) == 0
+    assert Path("photo.sempic").read_bytes() == expected
+    with tarfile.open("a.tar", "w") as tar:
+        tar.add("photo.png")
+    assert cli.main(["encode", "a.tar", "-o", "b.tar", "--labels", "none"]) == 0
+    with tarfile.open("b.tar") as tar:
+        assert tar.extractfile("photo.sempic").read() == expected
+    refused(capsys, "encode photo.png --labels ./none", "none: cannot read: No such file")
 
 
 def test_a_custom_prior(photo, capsys):
@@ -374,6 +387,7 @@ def test_json(photo, capsys):
         assert record["bpp"] == pytest.approx(8 * size / (64 * 48), abs=1e-5)
         assert sum(record["chunks"].values()) + record["overhead"] == size
         assert record["seconds"] >= 0
+        assert all(n == round(n, 5) for n in record.values() if isinstance(n, float))
     assert [r.get("output") for r in records] == ["photo.sempic", "out.png", None]
     assert [r["path"] for r in records] == ["photo.png", "photo.sempic", "photo.sempic"]
 
@@ -482,6 +496,21 @@ def test_errors_of_the_system_name_their_file(monkeypatch, capsys):
     monkeypatch.setattr(commands.load("info"), "run", run)
     assert cli.main(["info", "x.sempic"]) == 2
     assert capsys.readouterr().err == "sempic: a/samples: Permission denied\n"
+
+
+def test_a_name_that_is_too_long_is_named(capsys):
+    Path(name := "x" * 248 + ".sempic").write_bytes(sempic.encode(IMAGE, labels="none"))
+    target = "x" * 248 + ".coarse.png"
+    refused(capsys, ["decode", name, "--only", "coarse"], f"{target}: File name too long\n")
+
+
+def test_a_lack_of_memory_takes_one_line(monkeypatch, capsys):
+    def run(args):
+        raise MemoryError
+
+    monkeypatch.setattr("sempic.commands.info.run", run)
+    assert cli.main(["info", "a.sempic"]) == 2
+    assert capsys.readouterr().err == "sempic: not enough memory\n"
 
 
 def test_a_current_folder_that_is_removed_is_named(capsys):

@@ -87,6 +87,16 @@ def test_names_that_differ_only_in_case_clash_where_case_is_ignored(monkeypatch)
         plan("in", output="out")
 
 
+def test_tars_whose_names_differ_only_in_case_keep_their_names():
+    touch("in/x.tar", "in/X.tar", "in/y.tar", "in/y.TAR")
+    assert plan("in", output="out") == {
+        "in/x.tar": "out/x.tar",
+        "in/X.tar": "out/X.tar",
+        "in/y.tar": "out/y.tar",
+        "in/y.TAR": "out/y.TAR.tar",
+    }
+
+
 def test_inputs_named_twice_are_done_once():
     touch("in/a.png", "in/b.png")
     Path("link").symlink_to("in")

@@ -53,7 +53,7 @@ def test_the_server_has_all_options(name):
 
     described = create_app().openapi()["paths"][f"/{name}"]["post"]["parameters"]
     found = {p["name"]: p["schema"] for p in described}
-    assert found.keys() - {"only", "format"} == NAMES[name]
+    assert found.keys() - {"only", "format", "labels"} == NAMES[name]
     for option, part in fields.of(KINDS[name]).items():
         schema, told = found[option], fields.about(part)
         bounds = [schema, *schema.get("anyOf", ())]

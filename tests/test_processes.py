@@ -1,6 +1,7 @@
 """Streams, encodings, signals and environment of the command."""
 
 import errno
+import math
 import multiprocessing
 import os
 import signal
@@ -127,6 +128,18 @@ def test_names_are_printed_on_one_line():
     assert b"\x1b" not in done.stdout
     done = shell(r"sempic info $'no\nsuch.sempic'")
     assert done.stderr.count(b"\n") == 1
+
+
+def test_json_is_of_valid_text_and_numbers():
+    found = processes.as_json(
+        {"caf\udce9": ("\ud800", 1 / 3, 1e-9), "é": [math.inf, -math.inf, math.nan], "n": 12345678},
+        decimals=5,
+    )
+    assert found.encode() == (
+        rb'{"caf\\udce9": ["\\ud800", 0.33333, 0.0], "\u00e9": ["inf", "-inf", "nan"], '
+        rb'"n": 12345678}'
+    )
+    assert processes.as_json(1 / 3) == str(1 / 3)
 
 
 WAITS = (

@@ -321,10 +321,13 @@ class Codec:
         all_drafts = drafts.Drafts(
             pixels, plain, options, full=(height, width), coarse_picture=coarse_picture
         )
-        draft, stream = all_drafts.best(levels)
-        if verifier is None:
-            return stream
-        return self._checked(pixels, draft, stream, all_drafts, verifier, options)
+
+        def final(draft: Draft, stream: bytes) -> bytes:
+            if verifier is None:
+                return stream
+            return self._checked(pixels, draft, stream, all_drafts, verifier, options)
+
+        return all_drafts.best(levels, final)
 
     def _checked(
         self,

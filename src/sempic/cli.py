@@ -48,6 +48,8 @@ def _run(argv: list[str]) -> int:
             if where is None:  # an error of a standard stream
                 raise
             return _fail(f"{where}: {reason(error)}")
+        except MemoryError:
+            return _fail("not enough memory")
         except KeyboardInterrupt as stop:
             return _fail(f"interrupted; {stop}" if str(stop) else "interrupted")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -80,44 +80,68 @@ class Drafts:
         self._plain = dataclasses.replace(plain, texture=_texture(pixels, plain, palette))
         self._made: dict[int, tuple[Draft, bytes]] = {}
 
-    def best(self, levels: list[int]) -> tuple[Draft, bytes]:
-        """The draft and stream of the one level or, for a target, of the highest level that meets
-        it, found by bisection. Raises RateError if no level meets the target."""
-        if not self._options.targeted:
-            return self._at(levels[0])
-        target = self._options.target_bpp or self._options.target_bytes or 0
-        unit, digits = ("bytes", 0) if self._options.target_bytes is not None else ("bpp", 4)
-        checked = ", with what a check may add" if self._options.check else ""
-        if (least := self._rate(levels[0])) > target:
+    def best(self, levels: list[int], check: Callable[[Draft, bytes], bytes]) -> bytes:
+        """The checked stream of the one level or, for a target, of the highest level that meets it.
+
+        A level is sure to meet it that has room for all that a check may add. Those above it are
+        tried, from the highest down, that have room for what the check did add.
+
+        Args:
+            check: the draft and stream of a level → its final stream.
+
+        Raises RateError if no level meets the target.
+        """
+        options = self._options
+        if not options.targeted:
+            return check(*self._at(levels[0]))
+        target = options.target_bpp or options.target_bytes or 0
+        unit, digits = ("bytes", 0) if options.target_bytes is not None else ("bpp", 4)
+
+        def most(size: int) -> float:
+            room = options.check_budget * size + critical.overhead(options.table)
+            return self._rate(size + room * options.check)
+
+        if (least := most(self._size(levels[0]))) > target:
             least = math.ceil(least * 10**digits) / 10**digits  # can be reached itself
+            checked = ", with what a check may add" if options.check else ""
             raise RateError(
                 f"{target:.10g} {unit} cannot be reached: the least for this picture is "
                 f"{least:.{digits}f} {unit}{checked}"
             )
+        level = self._highest(levels, lambda size: most(size) <= target)
+        stream = check(*self._at(level))
+        added = len(stream) - self._size(level)
+        highest = self._highest(levels, lambda size: self._rate(size + added) <= target)
+        for higher in range(highest, level, -1):
+            if self._rate(len(other := check(*self._at(higher)))) <= target:
+                level, stream = higher, other
+                break
+        if level == levels[-1] and (rate := self._rate(len(stream))) < target:
+            warn(
+                f"quality {level}, the finest, takes {rate:.{digits}f} {unit} of the "
+                f"{target:.10g} given"
+            )
+        return stream
+
+    def _highest(self, levels: list[int], fits: Callable[[int], bool]) -> int:
+        """The highest level whose stream, by its bytes, fits, as that of the lowest level does."""
         low, high = 0, len(levels)  # low fits, high does not
         while high - low > 1:
             middle = (low + high) // 2
-            if self._rate(levels[middle]) <= target:
+            if fits(self._size(levels[middle])):
                 low = middle
             else:
                 high = middle
-        if low == len(levels) - 1 and (rate := self._rate(levels[low])) < target:
-            warn(
-                f"quality {levels[-1]}, the finest, takes {rate:.{digits}f} {unit} of the "
-                f"{target:.10g} given{checked}"
-            )
-        return self._at(levels[low])
+        return levels[low]
 
-    def _rate(self, level: int) -> float:
-        """Bytes or bits per pixel (the target's unit) of the stream, with the most that a check
-        may add."""
-        options, size = self._options, len(self._at(level)[1])
-        rate: float = size
-        if options.target_bytes is None:
-            rate = 8 * size / (self._plain.width * self._plain.height)
-        if not options.check:
-            return rate
-        return rate * (1 + options.check_budget + critical.overhead(options.table) / size)
+    def _size(self, level: int) -> int:
+        return len(self._at(level)[1])
+
+    def _rate(self, size: float) -> float:
+        """Bytes in the target's unit: bytes, or bits per pixel."""
+        if self._options.target_bytes is not None:
+            return size
+        return 8 * size / (self._plain.width * self._plain.height)
 
     def _at(self, level: int) -> tuple[Draft, bytes]:
         if level not in self._made:

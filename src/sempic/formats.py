@@ -29,6 +29,8 @@ _OTHERS = """
 """
 FOREIGN = frozenset(_OTHERS.split())
 """Suffixes of pictures that may be unsupported: a search of folders reports their number."""
+COMPRESSED = frozenset({".gz", ".tgz", ".bz2", ".xz", ".zst"})
+"""Suffixes of compressed tars, which are reported likewise."""
 
 
 def has_jxl() -> bool:

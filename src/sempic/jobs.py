@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 STDOUT = Path("-")
 TAR = ".tar"
-_NO_TAR = {".sempic", ".gz", ".tgz", ".bz2", ".xz", ".zst"}
-"""Suffixes, besides those of pictures, that a tar is not written under: it is not compressed."""
 _LONGEST = 1 << 30
 """Most bytes that are read of a device or a pipe: a picture of MAX_PIXELS has fewer."""
 
@@ -270,7 +268,12 @@ def _separate(sources: list[_Source]) -> None:
                 if source.root in roots and source.target:
                     source.keeps_root = True
                     source.name_target()
-    while short := [s for group in _clashes(sources) for s in group if not s.keeps_suffix]:
+    while short := [
+        source
+        for group in _clashes(sources)
+        for source in group
+        if not source.keeps_suffix and source.relative.suffix != source.suffix
+    ]:
         for source in short:
             source.keeps_suffix = True
             source.name_target()
@@ -289,9 +292,10 @@ def _check_suffixes(sources: list[_Source]) -> None:
     from sempic import formats, pictures
 
     others = pictures.SUFFIXES | formats.FOREIGN
+    no_tar = others | formats.COMPRESSED | {".sempic"}
     for source in sources:
         named = "" if source.target is None else source.target.suffix.lower()
-        if source.suffix == TAR and (named in _NO_TAR or named in others):
+        if source.suffix == TAR and named in no_tar:
             raise OutputError(f"{source.target}: a tar under the name of a {named} file")
         if source.suffix == ".sempic" and named in others:
             raise OutputError(f"{source.target}: a .sempic file under the name of a picture")

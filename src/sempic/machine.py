@@ -203,7 +203,7 @@ def levels() -> list[str]:
 def folders(source: str) -> Iterator[str]:
     """Cache folders for the code of a source file, best first; only NUMBA_CACHE_DIR if writable."""
     folder = os.path.dirname(os.path.abspath(source))
-    below = f"{os.path.basename(folder)}_{hashlib.sha1(folder.encode()).hexdigest()}"
+    below = f"{os.path.basename(folder)}_{hashlib.sha1(os.fsencode(folder)).hexdigest()}"
     if named := os.environ.get("NUMBA_CACHE_DIR"):
         yield os.path.join(named, below)
         with contextlib.suppress(OSError):

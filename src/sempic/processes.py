@@ -7,13 +7,15 @@ import codecs
 import contextlib
 import ctypes
 import io
+import json
+import math
 import multiprocessing
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
@@ -236,9 +238,34 @@ def _in_ascii(error: UnicodeError) -> tuple[str, int]:
     return "".join(ascii), error.end
 
 
+def readable(text: str) -> str:
+    """The text as valid Unicode: the byte E9 of a file name that is not UTF-8, which Python holds
+    as a lone surrogate, becomes the six characters \\udce9."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def printable(text: str) -> str:
     """The text on one line: control characters, as in names of files, are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def as_json(value: Any, *, decimals: int | None = None, **layout: Any) -> str:
+    """JSON that every parser reads: texts are `readable`, and infinity and NaN are texts.
+
+    decimals: most decimals of a number; None: as many as it has. layout: of `json.dumps`.
+    """
+
+    def plain(part: Any) -> Any:
+        if isinstance(part, str):
+            return readable(part)
+        if isinstance(part, float):
+            part = part if decimals is None else round(part, decimals)
+            return part if math.isfinite(part) else str(part)
+        if isinstance(part, Mapping):
+            return {plain(key): plain(inner) for key, inner in part.items()}
+        return [plain(inner) for inner in part] if isinstance(part, (list, tuple)) else part
+
+    return json.dumps(plain(value), **layout)
 
 
 def say(message: str) -> None:

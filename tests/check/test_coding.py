@@ -110,7 +110,8 @@ def test_a_check_sends_lost_objects_and_writes_a_receipt(codec):
 
 
 def test_a_checked_stream_stays_within_the_target(codec):
-    stream = codec.encode(IMAGE, labels=LABELS, check=True, target_bpp=0.4)
+    with pytest.warns(sempic.SempicWarning, match="quality 9, the finest, takes 0.3"):
+        stream = codec.encode(IMAGE, labels=LABELS, check=True, target_bpp=0.4)
     assert 0.2 < sempic.info(stream)["bpp"] <= 0.4
     assert container.read(stream).receipt is not None
     with pytest.raises(RateError, match="least"):
@@ -119,6 +120,15 @@ def test_a_checked_stream_stays_within_the_target(codec):
         codec.encode(IMAGE, labels=LABELS, check=True, target_bytes=20)
     least = int(re.search(r"is (\d+) bytes", str(error.value))[1])
     codec.encode(IMAGE, labels=LABELS, check=True, target_bytes=least)
+
+
+def test_room_that_a_check_leaves_goes_to_a_higher_quality(codec):
+    options = {"labels": LABELS, "check": True}
+    for quality in (6, 7, 8):
+        stream = codec.encode(IMAGE, quality=quality, **options)
+        assert codec.encode(IMAGE, target_bytes=len(stream), **options) == stream
+        smaller = codec.encode(IMAGE, target_bytes=len(stream) - 1, **options)
+        assert len(smaller) < len(stream)
 
 
 def test_a_missing_verifier_and_the_segmenter_itself_are_refused(tmp_path):

@@ -119,6 +119,13 @@ def test_versions_of_one_name_are_told_apart(versions, capsys):
     assert page.count("data:image/webp;base64,") == 4
 
 
+def test_names_that_are_not_utf8_are_escaped(versions, capsys):
+    (versions / "<b>.png").rename("caf\udce9.png")
+    assert compare("caf\udce9.png", "--json") == 0
+    assert json.loads(capsys.readouterr().out)[0]["path"] == r"caf\udce9.png"
+    assert r"caf\udce9.png" in (versions / "compare.html").read_text()
+
+
 def test_a_page_that_cannot_be_written_is_refused_before_the_work(versions, monkeypatch, capsys):
     assert compare("a.webp", "-o", "new/page.html") == 0
     monkeypatch.setattr("sempic.evaluation.compare.compare", None)

@@ -33,6 +33,13 @@ def test_valid_thread_counts_are_accepted(given, meant, monkeypatch):
 
 
 @needs_models
+def test_a_model_may_have_a_name_that_is_not_utf8(tmp_path):
+    path = tmp_path / "caf\udce9.onnx"
+    shutil.copy(models.find(models.SEGMENTER), path)
+    assert runtime.load(path)[1]
+
+
+@needs_models
 def test_sessions_can_be_copied_and_pickled():
     image = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
     segmenter = segment.load()

@@ -1,8 +1,12 @@
+import errno
+import os
+
 import pytest
 import torch
 from safetensors.torch import save_file
 from streets import TINY, trained
 
+from sempic import files
 from sempic.errors import ModelError, OutputError
 from sempic.networks import weights
 
@@ -36,6 +40,19 @@ def test_weights_keep_their_configuration_and_other_files_are_named(tmp_path):
         weights.save_network(network, tmp_path / "photo.png")
     with pytest.raises(OutputError, match="cannot be written"):
         weights.save_network(network, tmp_path / "none/a.safetensors")
+
+
+def test_a_mounted_file_is_overwritten(tmp_path, monkeypatch):
+    weights.save_network(trained(), path := tmp_path / "a.safetensors")
+
+    def busy(*_):
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    monkeypatch.setattr(os, "replace", busy)
+    monkeypatch.setattr(files, "_mounted", lambda path: True)
+    weights.save_tensors({"x": torch.ones(1)}, "compact", {"a": 1}, path)
+    assert weights.load_tensors(path, "compact")[1] == {"a": 1}
+    assert os.listdir(tmp_path) == [path.name]
 
 
 def test_shards_stay_below_the_limit_and_load_as_one(tmp_path):

@@ -79,6 +79,12 @@ def test_encode_obeys_size_rate_and_codec(client):
     assert sempic.info(webp)["coarse_codec"] == "webp"
 
 
+def test_encode_sends_no_map_on_demand(client):
+    stream = client.post("/encode?labels=none", content=png()).content
+    assert sempic.unpack(stream).labels is None
+    assert client.post("/encode?labels=map.png", content=png()).status_code == 422
+
+
 def test_notes_in_any_language_fit_into_a_header():
     """The note of a prior has the name of a palette."""
     done = Done(None, 0, 0, ["of palette 街", "of ü"])

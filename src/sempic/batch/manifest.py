@@ -8,9 +8,10 @@ from collections import defaultdict
 from pathlib import Path
 
 from sempic import files
-from sempic.batch.work import Record
+from sempic.batch.work import Record, json_line
 from sempic.errors import InputError, OutputError, naming, refused
 from sempic.jobs import Job, exists, read
+from sempic.processes import as_json, readable
 
 
 class Manifest:
@@ -27,7 +28,7 @@ class Manifest:
         self._path, self._done = path, dict[str, str]()
         self._failed: dict[str, set[str]] = defaultdict(set)
         """Output tar → source members that failed."""
-        settings = json.loads(json.dumps(settings))  # tuples become lists, as in the file
+        settings = json.loads(as_json(settings))  # as in the file
         text = damaged = ""
         if os.path.exists(path):
             if not os.path.isfile(path):  # /dev/zero has no end, and a pipe waits for a writer
@@ -54,7 +55,7 @@ class Manifest:
         rest = text[text.rfind("\n") + 1 :]
         self._half = len(rest.encode("utf-8", "surrogateescape")) if rest == damaged else 0
         """Bytes at the end of the file to remove: a line that an interruption cut short."""
-        self._head = "" if text else json.dumps({"settings": settings}) + "\n"
+        self._head = "" if text else as_json({"settings": settings}) + "\n"
         """Written before the first record, so that a run without records leaves no file."""
         if rest and not self._half:
             self._head = "\n"
@@ -65,15 +66,16 @@ class Manifest:
         return [job for job in jobs if not self._is_done(job)]
 
     def _is_done(self, job: Job) -> bool:
-        coded = self._done.get(str(job.target))
+        coded = self._done.get(readable(str(job.target)))
         if coded is None or job.target is None or job.source is None or not exists(job.target):
             return False
         # The record of a tar names one of its members.
-        return f"{os.path.realpath(coded)}/".startswith(f"{os.path.realpath(job.name)}/")
+        source = readable(os.path.realpath(job.name))
+        return f"{os.path.realpath(coded)}/".startswith(f"{source}/")
 
     def lacking(self, jobs: list[Job]) -> int:
         """Number of jobs whose output tar lacks members that failed."""
-        return sum(bool(self._failed.get(str(job.target))) for job in jobs)
+        return sum(bool(self._failed.get(readable(str(job.target)))) for job in jobs)
 
     def add(self, records: list[Record]) -> None:
         """Append whole lines or nothing. Raises OutputError."""
@@ -81,7 +83,7 @@ class Manifest:
             return
         keys = ("output", "bytes", "bpp", "seconds", "error", "receipt")
         entries = [{"file": r["path"]} | {k: r.get(k) for k in keys} for r in records]
-        text = self._head + "".join(json.dumps(e) + "\n" for e in entries)
+        text = self._head + "".join(json_line(entry) + "\n" for entry in entries)
         with refused(OutputError, f"{self._path}: cannot write"):
             self._path.parent.mkdir(parents=True, exist_ok=True)
         files.append(self._path, text.encode(), replacing=self._half)

@@ -25,6 +25,7 @@ from sempic.errors import (
     line,
     naming,
     notes_to,
+    reason,
 )
 from sempic.fields import another, option
 from sempic.jobs import STDOUT, Job, is_unnamed, read
@@ -44,7 +45,7 @@ class Encode:
 
     labels: str | None = option(
         "send this label map (a picture of ids, or a folder of them with the pictures' names) "
-        "instead of the segmenter's",
+        "instead of the segmenter's; none: no map (./none is a file)",
         None,
         metavar="MAP",
     )
@@ -61,7 +62,7 @@ class Encode:
 
     def __call__(self, job: Job) -> Record | list[Record]:
         if job.is_tar:
-            if self.labels:
+            if self.labels not in (None, "none"):
                 raise InputError("--labels are for pictures, not for tars of them")
             choose = functools.partial(tar.pictures, ending=self.images)
             return _change_tar(job, self._encode, choose, ".sempic")
@@ -71,7 +72,7 @@ class Encode:
 
     def _map(self, job: Job | None) -> Path | None:
         """The file of the user's label map; None: there is none."""
-        if job is None or not self.labels:
+        if job is None or self.labels in (None, "none"):
             return None
         path = Path(self.labels)
         return path / job.relative.with_suffix(".png") if os.path.isdir(path) else path
@@ -89,8 +90,8 @@ class Encode:
                 raise ImageError(f"{error}; {_TAR}") from error
             raise
         coder = coder_with(segmenter=self.segmenter, verifier=self.verifier, prior=self.prior)
-        labels, path = None, self._map(job)
-        if path is not None:
+        labels: Any = "none" if self.labels == "none" else None
+        if (path := self._map(job)) is not None:
             with naming(path):
                 labels = pictures.read_labels(read(path), self.options.known_palette)
         try:
@@ -198,10 +199,13 @@ coder_with = functools.cache(api.Codec)
 
 
 def described(stream: bytes, *, shares: bool = False, prior: str | None = None) -> Record:
-    """The record of a stream: `sempic.info`, with bpp rounded. prior: for `shares`."""
-    record = api.info(stream, shares=shares, prior=coder_with(prior=prior).prior)
-    record["bpp"] = round(record["bpp"], 5)
-    return record
+    """The record of a stream: `sempic.info`. prior: for `shares`."""
+    return api.info(stream, shares=shares, prior=coder_with(prior=prior).prior)
+
+
+def json_line(record: Record) -> str:
+    """A record as JSON on one line, its numbers with five decimals at most."""
+    return processes.as_json(record, decimals=5)
 
 
 def stream_of(data: bytes) -> bytes:
@@ -239,7 +243,7 @@ def _change_tar(
         except Exception as error:
             processes.raise_if_interrupted()
             record["error"] = cause(error)
-        record["seconds"] = round(time.perf_counter() - start, 4)
+        record["seconds"] = time.perf_counter() - start
         return payload
 
     changed = tar.change(job.read(), change_or_drop, choose, ending)
@@ -269,7 +273,7 @@ def attempt(work: Work, job: Job) -> list[Record]:
         processes.raise_if_interrupted()
         result = {"error": cause(error)}
         common.pop("output", None)
-    seconds = {"seconds": round(time.perf_counter() - start, 4)}
+    seconds = {"seconds": time.perf_counter() - start}
     return [common | seconds | r for r in (result if isinstance(result, list) else [result])]
 
 
@@ -287,4 +291,6 @@ def cause(error: Exception) -> str:
         return str(error)
     if isinstance(error, MemoryError):
         return "not enough memory"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {reason(error)}"
     return f"{type(error).__name__}: {line(error)}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from collections.abc import Callable
 from typing import Any, cast
@@ -55,7 +54,7 @@ def each(
                 elif not as_json:
                     tell(describe(record), out)
                 if as_json:
-                    tell(json.dumps(record), out)
+                    tell(batch.json_line(record), out)
             advance()
     if failed and count > 1:
         processes.say(f"{failed} of {count} files failed")

@@ -207,7 +207,7 @@ def _write(folder: Path, parts: dict[str, str]) -> int:
     """Writes a report and prints its summary."""
     files.make_folder(folder)
     for name, text in parts.items():
-        files.write(folder / name, text.encode())
+        files.write(folder / name, processes.readable(text).encode())
     print(parts["summary.md"], end="")
     return 0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from sempic import fields, files, processes
@@ -48,6 +47,6 @@ def run(args: argparse.Namespace) -> int:
     for note in lacking(settings.metrics, found[0], of_maps=args.labels is not None):
         processes.say(note)
     files.make_folder(args.output.parent)
-    files.write(args.output, page.encode())
-    print(json.dumps(found, indent=1) if args.json else describe(found))
+    files.write(args.output, processes.readable(page).encode())
+    print(processes.as_json(found, indent=1) if args.json else describe(found))
     return 0

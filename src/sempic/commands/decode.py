@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sempic import batch, fields
+from sempic import batch, fields, processes
 from sempic.commands import _files, _sequence
 from sempic.errors import InputError, naming
 from sempic.jobs import TAR, find, is_unnamed
@@ -39,7 +39,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from sempic import pictures
+    from sempic import formats, pictures
 
     if _sequence.decodes(args):
         return _sequence.decode(args)
@@ -58,7 +58,9 @@ def run(args: argparse.Namespace) -> int:
         accepted={".sempic", TAR},
         suffix=f".{work.only}.png" if work.only else ".png",
         reads=(work.receiver, work.prior),
+        foreign=formats.COMPRESSED,
         writes=(work.uncertainty, args.manifest),
+        say=processes.say,
     )
     if work.uncertainty and (
         len(jobs) > 1 or len(args.inputs) > 1 or work.only or any(job.is_tar for job in jobs)

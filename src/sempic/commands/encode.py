@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         args.output,
         accepted=pictures.SUFFIXES | {TAR},
         suffix=".sempic",
-        foreign=formats.FOREIGN | READ,  # videos are coded one at a time
+        foreign=formats.FOREIGN | formats.COMPRESSED | READ,  # videos are coded one at a time
         reads=(work.labels, work.segmenter, work.verifier, work.prior, *options.files),
         writes=(args.manifest,),
         say=processes.say,

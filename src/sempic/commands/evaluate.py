@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -58,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         processes.say(note)
     if args.json:
         judge = str(args.predictions) if args.predictions else settings.judge_name
-        print(json.dumps({"judge": judge, **asdict(found)}, indent=1))
+        print(processes.as_json({"judge": judge, **asdict(found)}, indent=1))
     else:
         print(describe(found.samples, found.originals, settings))
     return 0

@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import functools
 
-from sempic import batch, fields, models
+from sempic import batch, fields, models, sequence
 from sempic.commands import _files, _report, _sequence
 from sempic.container import SEQUENCE_MAGIC
 from sempic.errors import InputError
 from sempic.jobs import Job, find, need_stdout
 from sempic.options import Models
 
-_HELP = """Prints size, rate and the cost of each part. Runs no network, and decodes only the label
-map, for --map."""
+_HELP = (
+    "Prints size, rate and the cost of each part. Runs no network, and decodes only the label map, "
+    "for --map."
+)
 _EXAMPLES = """
 examples:
   sempic info photo.sempic
@@ -53,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 def _described(job: Job, *, shares: bool, prior: str | None) -> batch.Record:
     data = job.read()
     if data.startswith(SEQUENCE_MAGIC):
-        return _sequence.described(data)
+        return sequence.info(data)
     return batch.described(batch.stream_of(data), shares=shares, prior=prior)
 
 

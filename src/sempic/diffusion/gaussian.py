@@ -248,7 +248,7 @@ def _normal_cdf(x: Tensor) -> Tensor:
 def discretized_log_likelihood(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
     """log P of 8-bit pictures x (scaled to [-1, 1]) under a Gaussian (DDPM eq. 13), in nats.
 
-    Each level takes the mass of its bin of width 2/255; the outermost bins take the tails.
+    Each grey level takes the mass of its bin of width 2/255; the outermost bins take the tails.
     """
     centered = x - mean
     inverse = torch.exp(-log_scale)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sempic.errors import InputError, ModelError, refused
+from sempic.processes import readable
 
 _MOST_THREADS = 256
 
@@ -100,7 +101,9 @@ def _start(path: Path, shown: Path) -> Any:
     options.intra_op_num_threads = threads()
     # onnxruntime's errors share no base class.
     with refused(ModelError, f"{shown}: not a usable ONNX model", Exception, unfit=True):
-        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        # onnxruntime opens no file whose name is not UTF-8.
+        model = path if readable(str(path)) == str(path) else path.read_bytes()
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 _LARGE = 1 << 19

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -34,7 +33,7 @@ def save_tensors(
     Raises OutputError, also unless `path` ends in `.safetensors`.
     """
     files.need_suffix(path, ".safetensors", "weights")
-    part = path.with_name(path.name + ".part")
+    part = files.temporary_for(path)
     what = f"{path}: cannot be written"
     with (
         refused(OutputError, what, OSError, SafetensorError, unfit=True),
@@ -45,7 +44,7 @@ def save_tensors(
             part,
             {f"sempic.{kind}": json.dumps(metadata)},
         )
-        os.replace(part, path)
+        files.move_to_target(part, path)
 
 
 def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -34,7 +34,7 @@ CORRECTED = 0.7
 """Share of the difference to a finer coarse picture that is corrected
 (docs/experiments/scale.md)."""
 TEXTURE_OFFSET = 1
-"""Levels that are added to the stream's texture for the network, above those of the noise;
+"""Texture levels that are added to the stream's for the network, above those of the noise;
 `texture.weaken` removes any excess later (docs/experiments/receiver.md)."""
 ENLARGED_NOISE = 1.4
 """Factor of the noise in pictures that are enlarged afterwards, because enlargement weakens texture

@@ -78,7 +78,12 @@ class _DecodingOutput(_Options):
 Decoding: Any = create_model("Decoding", __base__=_DecodingOutput, **_parameters(DecodeOptions))
 """Options of /decode; the page has a slider for each that the receiver supports."""
 
-Encoding: Any = create_model("Encoding", __base__=_Options, **_parameters(EncodeOptions))
+
+class _EncodingInput(_Options):
+    labels: Literal["none"] | None = Field(None, description="none: send no label map.")
+
+
+Encoding: Any = create_model("Encoding", __base__=_EncodingInput, **_parameters(EncodeOptions))
 """Options of /encode."""
 
 LISTS = {

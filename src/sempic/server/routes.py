@@ -201,6 +201,7 @@ async def info(request: Request, _: _NoQuery) -> dict[str, Any]:
 )
 async def encode(request: Request, options: Annotated[Encoding, Query()]) -> Response:
     chosen = from_query(options, EncodeOptions)
+    chosen |= options.model_dump(include={"labels"}, exclude_none=True)
     if "check_budget" in chosen and not options.check:
         raise InputError("check_budget is for check")
     done = await _run(request, "encode", await _body(request), **chosen)

@@ -1,5 +1,7 @@
 """Writing videos."""
 
+import subprocess
+import sys
 from fractions import Fraction
 
 import pytest
@@ -22,6 +24,26 @@ def test_a_killed_decoder_leaves_a_part_file(place):
     assert len(list(video.Source("x.mp4"))) == 3
     assert {path.name for path in place.iterdir()} == {"x.mp4", "x.mp4.part"}
     film.close(keep=False)
+
+
+@pytest.mark.parametrize("name", ["x.mp4", "x.mov", "x.mkv"])
+def test_a_full_disk_takes_one_line(place, name):
+    """FFmpeg crashed where it could not write the head of the file."""
+    pytest.importorskip("resource")
+    code = f"""
+import resource, numpy
+from fractions import Fraction
+from sempic.commands._sequence.targets import picture_writer
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+with picture_writer({name!r}, Fraction(5)) as write:
+    for _ in range(60):
+        write(numpy.random.default_rng(0).integers(0, 255, (54, 96, 3), "uint8"))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done
+    said = f"sempic.errors.OutputError: {name}: cannot write: File too large"
+    assert done.stderr.splitlines()[-1] == said
+    assert not list(place.iterdir())
 
 
 @pytest.mark.parametrize("rate", [Fraction(2**32 - 1), Fraction(1, 2**32 - 1), Fraction(10**6)])

@@ -1,5 +1,6 @@
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from conftest import street
 from PIL import Image
 from streets import write_camvid
 
-from sempic import coarse
+from sempic import cli, coarse
 from sempic.errors import InputError, OutputError, SempicError
 from sempic.training.data import render
 from sempic.training.data.corpus import open_corpus
@@ -174,6 +175,19 @@ def test_workers_leave_ctrl_c_to_their_parent(tmp_path, data, monkeypatch):
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def dies(options, job):
+    os._exit(1)
+
+
+def test_a_dead_worker_takes_one_line(tmp_path, data, monkeypatch, capsys):
+    monkeypatch.setattr(render, "_work", dies)
+    words = f"{data} --classes camvid --out {tmp_path / 'c'} --workers 2"
+    assert cli.main(["train", "corpus", *words.split()]) == 2
+    said = "sempic: a worker process died (out of memory? fewer --workers take less)\n"
+    assert capsys.readouterr().err.endswith(said)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_unwritable_folder_is_named_before_any_picture_is_read(tmp_path, monkeypatch):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sempic import api, batch, fields, files, processes, progress, sequence
 from sempic.commands._files import only_for
 from sempic.commands._sequence import sources, targets
-from sempic.commands._sequence.report import damage, described, details, summary
+from sempic.commands._sequence.report import damage, details, summary
 from sempic.commands._sequence.sources import is_empty
 from sempic.errors import InputError, OutputError, naming, notes_to
 from sempic.jobs import apart
@@ -26,8 +25,8 @@ if TYPE_CHECKING:
     from sempic.sequence import Moment, Unpacker
     from sempic.sequence.summary import Summary
 
-__all__ = ["add_encode", "decode", "decodes", "described", "details", "encode", "encodes",
-           "is_empty", "noted", "rate"]  # fmt: skip
+__all__ = ["add_encode", "decode", "decodes", "details", "encode", "encodes", "is_empty", "noted",
+           "rate"]  # fmt: skip
 
 _SHARED = ("quality", "label_quality", "model", "max_side")
 """Options shared by pictures and sequences."""
@@ -171,9 +170,9 @@ def _moments(name: str, unpacker: Unpacker, read: Summary) -> Iterator[Moment]:
 def _report(
     args: argparse.Namespace, name: str, target: str, info: dict[str, Any], start: float
 ) -> None:
-    took = round(time.perf_counter() - start, 3)
+    took = time.perf_counter() - start
     record = {"path": name, "output": target, "took": took, **info}
-    print(json.dumps(record) if args.json else summary(record))
+    print(batch.json_line(record) if args.json else summary(record))
 
 
 def rate(text: str) -> Fraction:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from sempic import processes, sequence
+from sempic import processes
 
 _MAX_RANGES, _MAX_REASONS = 10, 3
 """The most ranges of lost frames, and other reasons, that a message names."""
@@ -45,12 +45,6 @@ def _listed(ranges: list[range]) -> str:
 
 def _counted(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def described(data: bytes) -> dict[str, Any]:
-    """`sequence.info` of a file, rounded."""
-    record = sequence.info(data)
-    return record | {"bpp": round(record["bpp"], 5), "kbps": round(record["kbps"], 3)}
 
 
 def details(record: dict[str, Any]) -> str:

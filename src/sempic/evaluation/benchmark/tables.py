@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -12,6 +11,7 @@ from sempic.evaluation.benchmark.bench import Benchmark
 from sempic.evaluation.benchmark.results import Results
 from sempic.evaluation.measure import row
 from sempic.evaluation.measures import FIGURES
+from sempic.processes import as_json
 
 
 def pictures(bench: Benchmark, results: Results) -> str:
@@ -73,4 +73,4 @@ def dump(results: Results) -> str:
     data = asdict(results)
     for codec in data["codecs"].values():
         codec["points"] = [{**p.pop("row"), **p} for p in codec["points"]]
-    return json.dumps(data, indent=1, ensure_ascii=False)
+    return as_json(data, indent=1, ensure_ascii=False)

@@ -2,7 +2,7 @@
 
 Picture metrics compare every N-th frame with the original. **Flicker** is the mean difference of
 successive frames along the original's motion, divided by the original's own, over pixels where the
-original changes by less than STATIC levels.
+original changes by less than STATIC grey levels.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sempic.scene import Image, LabelMap
 from sempic.sequence import motion
 
 STATIC = 8
-"""Levels of grey."""
+"""Grey levels."""
 NAMES = (
     "sempic",
     "single",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 from collections.abc import Mapping, Sequence
 
 import sempic
@@ -13,6 +12,7 @@ from sempic.evaluation.clips.clip import Clip
 from sempic.evaluation.clips.measuring import STATIC, Found, Plan
 from sempic.evaluation.measures import Figure, measured
 from sempic.pictures import animation
+from sempic.processes import as_json
 from sempic.scene import Image
 
 Results = Sequence[tuple[Clip, Mapping[str, Found]]]
@@ -43,7 +43,7 @@ def dump(results: Results) -> str:
         }
         for clip, ways in results
     }
-    return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+    return as_json(found, indent=1, ensure_ascii=False) + "\n"
 
 
 def summary(results: Results) -> str:
@@ -124,7 +124,7 @@ def page(results: Results, plan: Plan) -> str:
         f"<li>Networks see one frame of {plan.every}; mIoU compares the judge's map with its map "
         "of the original.</li><li>Flicker: the mean difference of successive frames along the "
         "original's motion, divided by the original's own, over pixels where the original changes "
-        f"by less than {STATIC} levels.</li><li>The videos here are animated WebP of quality "
+        f"by less than {STATIC} grey levels.</li><li>The videos here are animated WebP of quality "
         f"{_QUALITY}.</li></ul>"
     )
     return markup.document(title, "".join(parts), markup.resource("zoom.js"))

@@ -65,6 +65,8 @@ class Video:
             context.colorspace = context.color_primaries = context.color_trc = BT709
             context.color_range = _LIMITED_RANGE
             self._stream.options = {"crf": _CRF, "preset": "veryfast"}
+            with self._writing():  # after an error here, a second try would crash FFmpeg
+                self._container.start_encoding()
             self._has_pictures = True
         # Without explicit colour metadata players choose the matrix by the size of the picture.
         frame = av.VideoFrame.from_ndarray(even, format="rgb24").reformat(

@@ -14,6 +14,7 @@ import tarfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from tqdm import tqdm
 
 from sempic import coarse, files, pictures, texture
 from sempic.api import Codec
-from sempic.errors import InputError, OutputError, SempicWarning, refused
+from sempic.errors import InputError, OutputError, SempicError, SempicWarning, refused
 from sempic.evaluation.folders import spread
 from sempic.networks.compact import PATCH
 from sempic.palette import PALETTES
@@ -102,7 +103,7 @@ def render(job: Job, options: CorpusOptions, classes: Taxonomy, segmenter: Any) 
     """Render one sample; its random draws depend on seed, name and number alone. Raises
     InputError."""
     item, rendition, judged = job
-    digest = hashlib.sha256(item.name.encode()).digest()
+    digest = hashlib.sha256(os.fsencode(item.name)).digest()
     rng = np.random.default_rng((options.seed, int.from_bytes(digest[:8], "big"), rendition))
     usual = judged or rng.random() < 0.6
     short = options.side if usual else int(np.exp(rng.uniform(*np.log((200, 480)))))
@@ -249,8 +250,12 @@ def _rendered(jobs: Sequence[Job], options: CorpusOptions) -> Iterator[dict[str,
     ignored = (signal.SIGINT, signal.SIG_IGN)
     with ProcessPoolExecutor(options.workers, context, signal.signal, ignored) as pool:
         ahead = 8 * options.workers  # bounds the memory of finished samples
-        for first in range(0, len(jobs), ahead):
-            yield from pool.map(work, jobs[first : first + ahead])
+        try:
+            for first in range(0, len(jobs), ahead):
+                yield from pool.map(work, jobs[first : first + ahead])
+        except BrokenProcessPool:
+            few = "fewer --workers take less"
+            raise SempicError(f"a worker process died (out of memory? {few})") from None
 
 
 def _work(options: CorpusOptions, job: Job) -> dict[str, bytes]:
