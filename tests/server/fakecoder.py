@@ -38,7 +38,7 @@ def receive(scene, *, steps=4, seed=0):
 
 class FakeCoder(Coder):
     def __init__(
-        self, max_pixels: int = 1 << 16, delay: float = 0, prior: str | None = None
+        self, max_pixels: int = 1 << 16, until: str | None = None, prior: str | None = None
     ) -> None:
         self._codec = api.Codec(
             segment,
@@ -49,13 +49,20 @@ class FakeCoder(Coder):
             prior,
         )
         self._max_pixels = max_pixels
-        self._delay = delay
+        self._until = until
         # The page asks for the same comparisons at each visit, and AVIF takes seconds.
         self.compare = functools.cache(self.compare)
 
     def decode(self, *args, **kwargs) -> bytes:
-        time.sleep(self._delay)
+        if self._until:
+            self.wait(self._until)
         return super().decode(*args, **kwargs)
+
+    def wait(self, path, value=None):
+        """The value, when there is a file at the path."""
+        while not os.path.exists(path):
+            time.sleep(0.01)
+        return value
 
     def echo(self, value, seconds=0.0):
         time.sleep(seconds)
