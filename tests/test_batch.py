@@ -618,7 +618,7 @@ def test_workers_end_with_their_parent(number, importable):
             parent.communicate(timeout=60)  # the workers hold the pipe as long as they live
         finally:
             parent.kill()  # otherwise a failing test would wait forever
-    for _ in range(100):
+    for _ in range(600):
         left = [p for p in Path("/proc").glob("[0-9]*/stat") if group(p) == parent.pid]
         if not left:
             break

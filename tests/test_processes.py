@@ -147,7 +147,7 @@ WAITS = (
     "def wait():\n"
     "    try:\n"
     "        print('begun', flush=True)\n"
-    "        time.sleep(60)\n"
+    "        time.sleep(600)\n"
     "    finally: print('cleaned up')\n"
     "sys.exit(processes.as_program(wait))"
 )
@@ -158,7 +158,7 @@ def test_signals_unwind_and_set_the_exit_status(number):
     with subprocess.Popen([sys.executable, "-c", WAITS], stdout=-1, stderr=-1) as process:
         assert process.stdout.readline() == b"begun\n"
         process.send_signal(number)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
     assert (out, err) == (b"cleaned up\n", b"sempic: interrupted\n")
     assert process.returncode == -number
 
@@ -171,7 +171,7 @@ def test_ctrl_c_wrapped_in_an_error_by_a_library_is_ctrl_c():
         "def load():\n"
         "    try:\n"
         "        os.kill(os.getpid(), signal.SIGINT)\n"
-        "        time.sleep(60)\n"
+        "        time.sleep(600)\n"
         "    except KeyboardInterrupt as stop:\n"
         "        raise ImportError('initialization failed') from stop\n"
         "sys.exit(processes.as_program(load))"
@@ -221,7 +221,7 @@ def test_one_ctrl_c_ends_a_shell_loop():
     with subprocess.Popen(["bash", "-c", loop], stdout=-1, stderr=-1, start_new_session=True) as it:
         assert it.stdout.readline() == b"begun\n"
         os.killpg(it.pid, signal.SIGINT)
-        out, _ = it.communicate(timeout=30)
+        out, _ = it.communicate(timeout=60)
     assert out == b"cleaned up\n"
 
 

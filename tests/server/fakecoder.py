@@ -6,14 +6,16 @@ A module of its own without pytest and FastAPI, because each worker process impo
 from __future__ import annotations
 
 import functools
+import io
 import os
 import time
 
 import numpy as np
+import PIL.Image
 
 import sempic
 from sempic import api, check
-from sempic.errors import InputError
+from sempic.errors import InputError, RateError
 from sempic.palette import CAMVID
 from sempic.server.coder import Coder
 
@@ -36,7 +38,7 @@ def receive(scene, *, steps=4, seed=0):
 
 class FakeCoder(Coder):
     def __init__(
-        self, max_pixels: int = 1 << 16, delay: float = 0, prior: str | None = None
+        self, max_pixels: int = 1 << 16, until: str | None = None, prior: str | None = None
     ) -> None:
         self._codec = api.Codec(
             segment,
@@ -47,13 +49,20 @@ class FakeCoder(Coder):
             prior,
         )
         self._max_pixels = max_pixels
-        self._delay = delay
+        self._until = until
         # The page asks for the same comparisons at each visit, and AVIF takes seconds.
         self.compare = functools.cache(self.compare)
 
     def decode(self, *args, **kwargs) -> bytes:
-        time.sleep(self._delay)
+        if self._until:
+            self.wait(self._until)
         return super().decode(*args, **kwargs)
+
+    def wait(self, path, value=None):
+        """The value, when there is a file at the path."""
+        while not os.path.exists(path):
+            time.sleep(0.01)
+        return value
 
     def echo(self, value, seconds=0.0):
         time.sleep(seconds)
@@ -70,13 +79,15 @@ class FakeCoder(Coder):
 
 
 class Remembering(FakeCoder):
-    """Decodes the same stream once, for the page, which shows the same scene at each visit.
+    """For the page, which shows the same scene at each visit: codes and decodes it once.
 
-    The notes of a decoding come once, too.
+    The notes come once, too. Other codecs code an eighth of the picture at their lowest quality,
+    without the search for the best, which takes seconds.
     """
 
     def __init__(self, **options) -> None:
         super().__init__(**options)
+        self.encode = functools.cache(self.encode)
         self._known: dict[tuple, bytes] = {}
 
     def decode(self, stream: bytes, *, synthesis: dict, **kwargs) -> bytes:
@@ -84,6 +95,13 @@ class Remembering(FakeCoder):
         if key not in self._known:
             self._known[key] = super().decode(stream, synthesis=synthesis, **kwargs)
         return self._known[key]
+
+    def compare(self, picture, *, codec, budget, max_side) -> tuple[bytes, int]:
+        out = io.BytesIO()
+        PIL.Image.fromarray(self._read(picture, max_side)[::8, ::8]).save(out, codec, quality=0)
+        if len(out.getvalue()) > budget:
+            raise RateError(f"more than {budget} bytes")
+        return out.getvalue(), 8
 
 
 class Unfit:

@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import httpx2 as httpx
 import pytest
+import standin
 from conftest import ROOT
 from standin import live, pixels, stream
 
@@ -24,11 +26,11 @@ from sempic.errors import InputError, install_hint
 from sempic.server import app
 
 PROCESS = """
-import functools, sys
+import functools
 from fakecoder import FakeCoder
 from standin import pool, settings
 from sempic.server import app
-app.make_pool = lambda s: pool(functools.partial(FakeCoder, delay=1.5))
+app.make_pool = lambda s: pool(functools.partial(FakeCoder, until="end"))
 app.serve(settings(), port=0)
 """
 
@@ -36,7 +38,7 @@ app.serve(settings(), port=0)
 PATHS = os.pathsep.join([str(Path(__file__).parent), str(ROOT / "tests"), str(ROOT / "src")])
 
 
-def test_accepted_requests_are_answered_after_sigterm():
+def test_accepted_requests_are_answered_after_sigterm(tmp_path):
     """Service managers send SIGTERM to the whole process group."""
     with subprocess.Popen(
         [sys.executable, "-c", PROCESS],
@@ -44,6 +46,7 @@ def test_accepted_requests_are_answered_after_sigterm():
         text=True,
         env={**os.environ, "PYTHONPATH": PATHS},
         start_new_session=True,
+        cwd=tmp_path,
     ) as process:
         stop = threading.Timer(100, process.kill)
         stop.start()
@@ -62,6 +65,11 @@ def test_accepted_requests_are_answered_after_sigterm():
         while "sempic_jobs_accepted 2.0" not in httpx.get(f"{url}/metrics", timeout=60).text:
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGTERM)
+        with contextlib.suppress(httpx.TransportError):
+            while True:  # until it accepts no more
+                httpx.get(f"{url}/healthz", timeout=60)
+        assert not answers
+        (tmp_path / "end").touch()
         for thread in threads:
             thread.join(60)
         assert [answers[i].status_code for i in range(2)] == [200, 200]
@@ -74,34 +82,71 @@ def test_accepted_requests_are_answered_after_sigterm():
         stop.cancel()
 
 
-def test_a_connection_waits_for_headers_for_a_limited_time(monkeypatch):
-    monkeypatch.setattr(app, "STALL", 1.0)
+class Clock:
+    """The time of the server, which stands still except in `passes`."""
 
-    heads = b"", b"GET / HTTP/1.1\r\n", b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /"
+    def __init__(self) -> None:
+        self._now, self._looks = 0.0, threading.Semaphore(0)
+
+    def monotonic(self) -> float:
+        self._looks.release()
+        return self._now
+
+    def passes(self, seconds: float) -> None:
+        """The server looks at its connections before and after the time."""
+        for step in (0, seconds):
+            self._now += step
+            while self._looks.acquire(blocking=False):
+                pass
+            for _ in range(2):  # the first look ends before the second begins
+                assert self._looks.acquire(timeout=60)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(app, "time", clock)
+    return clock
+
+
+def test_a_connection_waits_for_headers_for_a_limited_time(clock):
+    healthz = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
     with live() as url:
         address = "127.0.0.1", int(url.rpartition(":")[2])
-        for head in heads:
-            with socket.create_connection(address, timeout=60) as client:
+        with contextlib.ExitStack() as stack:
+            waiting = []
+            for head in (b"", b"GET / HTTP/1.1\r\n", healthz + b"GET /"):
+                client = stack.enter_context(socket.create_connection(address, timeout=60))
                 client.sendall(head)
-                with client.makefile("rb") as answer:
-                    assert answer.read().count(b'"ok"') == head.count(b"/healthz")
+                waiting.append(client)
+            assert b'"ok"' in client.recv(1 << 16)  # the server has accepted all three
+            clock.passes(0.9 * app.STALL)
+            assert not select.select(waiting, [], [], 0)[0]
+            clock.passes(0.2 * app.STALL)
+            assert [client.recv(1) for client in waiting] == [b""] * 3
         with contextlib.closing(http.client.HTTPConnection(*address, timeout=60)) as kept:
-            for _ in range(12):  # each look of the server may find it between two requests
+            for _ in range(2):
                 kept.request("GET", "/healthz")
                 assert kept.getresponse().read() == b'{"status":"ok"}'
-                time.sleep(0.25)
+                clock.passes(0.9 * app.STALL)
             body = stream()
             kept.putrequest("POST", "/info")
             kept.putheader("Content-Length", str(len(body)))
-            kept.endheaders(body[:9])
-            time.sleep(2.5)
+            kept.putheader("Expect", "100-continue")
+            kept.endheaders()
+            assert select.select([kept.sock], [], [], 60)[0]  # the server reads the body
+            kept.send(body[:9])
+            clock.passes(2.5 * app.STALL)
             kept.send(body[9:])
             assert json.load(kept.getresponse())
 
 
-def test_a_client_that_does_not_read_its_answers_is_cut_off(monkeypatch):
+def test_a_client_that_does_not_read_its_answers_is_cut_off(clock, monkeypatch):
     """Otherwise it would keep a place, and the process at its end, for ever."""
-    monkeypatch.setattr(app, "STALL", 1.0)
+    servers = []
+    monkeypatch.setattr(
+        standin, "Server", lambda config: servers.append(app.Server(config)) or servers[0]
+    )
     with live() as url:
         bundle = re.search(r'src="([^"]+)"', httpx.get(f"{url}/docs", timeout=60).text)[1]
         head = f"GET /{bundle} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
@@ -110,20 +155,23 @@ def test_a_client_that_does_not_read_its_answers_is_cut_off(monkeypatch):
             client.settimeout(60)
             client.connect(("127.0.0.1", int(url.rpartition(":")[2])))
             client.sendall(head * 20)  # more than the buffers of the system hold
-            time.sleep(3)
+            for _ in range(100):  # until nothing more can be sent, and the client is cut off
+                clock.passes(app.STALL + 1)
+                if not servers[0].server_state.connections:
+                    break
             with contextlib.suppress(ConnectionResetError):
                 got = sum(map(len, iter(lambda: client.recv(1 << 20), b"")))
                 assert got < 20 * len(httpx.get(f"{url}/{bundle}", timeout=60).content)
 
 
-def test_the_connections_that_wait_longest_are_closed_for_new_ones(monkeypatch):
+def test_the_connections_that_wait_longest_are_closed_for_new_ones(clock, monkeypatch):
     monkeypatch.setattr(app, "IDLE", 3)
     with live() as url, contextlib.ExitStack() as stack:
         address = "127.0.0.1", int(url.rpartition(":")[2])
         idle = []
         for _ in range(5):
             idle.append(stack.enter_context(socket.create_connection(address, timeout=60)))
-            time.sleep(0.3)  # longer than between two looks of the server
+            clock.passes(1)
         assert [client.recv(1) for client in idle[:2]] == [b"", b""]
         for client in idle[2:]:
             client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")

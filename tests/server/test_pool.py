@@ -140,8 +140,9 @@ def test_a_job_whose_client_has_disconnected_is_not_run():
     with_pool(test)
 
 
-def test_jobs_of_disconnected_clients_leave_the_queue_while_a_job_runs(monkeypatch):
+def test_jobs_of_disconnected_clients_leave_the_queue_while_a_job_runs(monkeypatch, tmp_path):
     monkeypatch.setattr(pools, "POLL", 0.05)
+    end = tmp_path / "end"
 
     async def test(p):
         left = []
@@ -149,7 +150,7 @@ def test_jobs_of_disconnected_clients_leave_the_queue_while_a_job_runs(monkeypat
         async def disconnected():
             return bool(left)
 
-        long = asyncio.create_task(p.run("echo", "long", 2.0))
+        long = asyncio.create_task(p.run("wait", end, "long"))
         while not p.running:
             await asyncio.sleep(0.01)
         waiting = [asyncio.create_task(p.run("die", disconnected=disconnected)) for _ in range(2)]
@@ -161,6 +162,7 @@ def test_jobs_of_disconnected_clients_leave_the_queue_while_a_job_runs(monkeypat
         assert [type(end) for end in ends] == [pools.Disconnected] * 2
         assert not long.done()
         assert p.accepted == 2
+        end.touch()
         assert (await long).value == "long"
         assert (await last).value == "last"
         assert p.replaced == 0
@@ -168,14 +170,17 @@ def test_jobs_of_disconnected_clients_leave_the_queue_while_a_job_runs(monkeypat
     with_pool(test, queue=3)
 
 
-def test_waiting_for_a_worker_has_a_limit():
+def test_waiting_for_a_worker_has_a_limit(tmp_path):
+    end = tmp_path / "end"
+
     async def test(p):
-        slow = asyncio.create_task(p.run("echo", 0, 1.5))
+        slow = asyncio.create_task(p.run("wait", end, 0))
         while not p.running:
             await asyncio.sleep(0.01)
         p.seconds = 0.1
         with pytest.raises(pools.Busy, match="no worker"):
             await p.run("echo", 1)
+        end.touch()
         assert (await slow).value == 0
 
     with_pool(test)

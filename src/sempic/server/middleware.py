@@ -102,13 +102,13 @@ class RequestMiddleware:
                 raise HTTPException(408, late) from None
             if message["type"] == "http.disconnect":  # the answer is for the log
                 raise HTTPException(499, "the client hung up in the middle of the body")
+            complete = not message.get("more_body", False)
             size_in += (size := len(message.get("body", b"")))
             self._free -= size
             if size_in > self._max_bytes:
                 raise too_long
             if self._free < 0:
                 raise HTTPException(429, _FULL, {"Retry-After": "1"})
-            complete = not message.get("more_body", False)
             return message
 
         async def marked_send(message: Message) -> None:

@@ -118,21 +118,26 @@ def test_the_loss_falls(straight):
     assert np.mean([line["mse"] for line in log[-3:]]) < 0.95 * log[0]["mse"]
 
 
-def test_a_killed_run_resumes_to_the_same_weights(straight, data, tmp_path):
+class Killed(Exception):
+    pass
+
+
+def test_an_interrupted_run_resumes_to_the_same_weights(straight, data, tmp_path, monkeypatch):
+    """test_trainer kills a process."""
+    step = paper.Paper.step
+
+    def dies(recipe: paper.Paper, number: int) -> Any:
+        if number == 12:
+            raise Killed
+        return step(recipe, number)
+
     out = tmp_path / "run"
     argv = flags(data, out, steps=20, save_interval=5, sheet_size=2, save_minutes=0)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sempic.cli", "train", *argv],
-        env={**ENVIRONMENT, "OMP_NUM_THREADS": str(torch.get_num_threads())},
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
-    for line in process.stdout:
-        if line.startswith("step 10/20"):
-            break
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-    process.stdout.close()
-    assert 8 < checkpoint(out)[1]["step"] < 20
+    with monkeypatch.context() as patch:
+        patch.setattr(paper.Paper, "step", dies)
+        with pytest.raises(Killed):
+            trained(argv)
+    assert checkpoint(out)[1]["step"] == 12
     torch.rand(100)  # the state of global generators does not matter
     trained(argv)
     one, two = checkpoint(straight)[0], checkpoint(out)[0]
@@ -140,10 +145,6 @@ def test_a_killed_run_resumes_to_the_same_weights(straight, data, tmp_path):
     assert all(torch.equal(one[k], two[k]) for k in one)
     assert largest_gap(straight, out) == 0
     assert [line["step"] for line in logged(out)] == list(range(2, 21, 2))
-
-
-class Killed(Exception):
-    pass
 
 
 @pytest.mark.parametrize("moment", ["validate", "about", "save"])
