@@ -46,7 +46,7 @@ def corpus(small: bool, count: int = 40) -> Corpus:
         map_ = np.repeat(np.repeat(rng.integers(0, 20, (26, 34), np.uint8), 16, 0), 16, 1)
         return Sample(
             "camvid", str(number), False, image, (image[::4, ::4],) * 2,
-            (np.ascontiguousarray(map_[: shape[0], : shape[1]]),) * 2,
+            (np.ascontiguousarray(map_[: shape[0], : shape[1]]),) * 2, ({},) * 3,
         )  # fmt: skip
 
     return Corpus(CLASSES, {"camvid": 1.0}, [sample(number) for number in range(count)])

@@ -139,8 +139,6 @@ def flags_from_configs(unet: UNetConfig, diffusion: DiffusionConfig) -> dict[str
     """The flags under which the original builds the same network and process."""
     if unet.precision == "bfloat16":
         raise ModelError("the original knows no bfloat16: use float32 or float16")
-    if diffusion.loss == "kl":
-        raise ModelError("the original has no flag for the plain KL loss")
     own = {name: getattr(unet, name) for name in _SAME}
     return own | {
         "channel_mult": ",".join(f"{m:g}" for m in unet.channel_mult),

@@ -22,7 +22,7 @@ from sempic.errors import ModelError
 Schedule = Literal["linear", "cosine"]
 Prediction = Literal["epsilon", "x0"]
 Variance = Literal["learned_range", "fixed_large", "fixed_small"]
-Loss = Literal["mse", "rescaled_mse", "kl", "rescaled_kl"]
+Loss = Literal["mse", "rescaled_mse", "rescaled_kl"]
 Array = npt.NDArray[np.float64]
 
 
@@ -135,20 +135,20 @@ class Diffusion:
             self._moved[device] = {k: table.to(device) for k, table in tables.items()}
         return self._moved[device]
 
-    def _at(self, name: str, i: Tensor, like: Tensor) -> Tensor:
-        """A coefficient at steps i, float32, shaped to multiply `like`."""
-        return self._tables(i.device)[name][i].view(-1, *([1] * (like.dim() - 1)))
+    def _at(self, name: str, i: Tensor) -> Tensor:
+        """A coefficient at steps i, float32 (B, 1, 1, 1)."""
+        return self._tables(i.device)[name][i].view(-1, 1, 1, 1)
 
     # --- the forward process ---
 
     def q_sample(self, x0: Tensor, i: Tensor, noise: Tensor) -> Tensor:
         """x0 noised to step i (DDPM eq. 4). Pictures (B, 3, H, W) in [-1, 1], i int64 (B,)."""
-        return self._at("signal", i, x0) * x0 + self._at("noise", i, x0) * noise
+        return self._at("signal", i) * x0 + self._at("noise", i) * noise
 
     def q_posterior(self, x0: Tensor, x: Tensor, i: Tensor) -> Gaussian:
         """q(x_{i-1} | x_i, x0), DDPM eq. 6 and 7."""
-        mean = self._at("mean of x0", i, x) * x0 + self._at("mean of x", i, x) * x
-        return Gaussian(mean, self._at("posterior", i, x).expand_as(x), x0)
+        mean = self._at("mean of x0", i) * x0 + self._at("mean of x", i) * x
+        return Gaussian(mean, self._at("posterior", i).expand_as(x), x0)
 
     # --- the network's input and output ---
 
@@ -163,12 +163,12 @@ class Diffusion:
         if self.config.prediction == "x0":
             x0 = raw
         else:
-            x0 = self._at("x0 of x", i, x) * x - self._at("x0 of noise", i, x) * raw
+            x0 = self._at("x0 of x", i) * x - self._at("x0 of noise", i) * raw
         return x0.clamp(-1, 1) if clip else x0
 
     def predict_epsilon(self, x0: Tensor, x: Tensor, i: Tensor) -> Tensor:
         """The noise in x = x_i if x0 is the clean picture."""
-        return (self._at("x0 of x", i, x) * x - x0) / self._at("x0 of noise", i, x)
+        return (self._at("x0 of x", i) * x - x0) / self._at("x0 of noise", i)
 
     def p_mean_variance(
         self, output: Tensor, x: Tensor, i: Tensor, *, clip: bool = True
@@ -177,11 +177,11 @@ class Diffusion:
         x0 = self.predict_x0(output, x, i, clip=clip)
         if self.config.variance == "learned_range":  # Improved DDPM, eq. 15
             share = (output[:, x.shape[1] :] + 1) / 2
-            low = self._at("posterior", i, x)
-            log_variance = share * self._at("log beta", i, x) + (1 - share) * low
+            low = self._at("posterior", i)
+            log_variance = share * self._at("log beta", i) + (1 - share) * low
         else:
             name = "fixed large" if self.config.variance == "fixed_large" else "posterior"
-            log_variance = self._at(name, i, x).expand_as(x)
+            log_variance = self._at(name, i).expand_as(x)
         return Gaussian(self.q_posterior(x0, x, i).mean, log_variance, x0)
 
     # --- losses ---
@@ -201,9 +201,9 @@ class Diffusion:
         weighs it by len / 1000. The bound teaches only the variances: its mean is detached.
         """
         loss = self.config.loss
-        if loss in ("kl", "rescaled_kl"):
+        if loss == "rescaled_kl":
             vb = self.variational_bound(output, x0, x, i)
-            return Losses(vb * len(self) if loss == "rescaled_kl" else vb, None, vb)
+            return Losses(vb * len(self), None, vb)
         target = noise if self.config.prediction == "epsilon" else x0
         raw = output[:, : x.shape[1]]
         mse = _mean((target - raw) ** 2)

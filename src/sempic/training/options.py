@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,12 @@ LARGEST_CROP = 4096
 """Largest side of a crop in pixels, so that a typing error does not exhaust memory."""
 MAY_CHANGE = {
     "steps", "minutes", "threads", "device", "reproducible", "log_every", "check_every",
-    "save_minutes", "sheet", "judged",
-    "out", "export_dir", "data", "corpus", "classes", "features", "init", "discriminator",
+    "save_minutes", "sheet", "judged", "out", "export_dir", "data", "corpus", "classes", "features",
 }  # fmt: skip
 """Options that a resumed run does not compare with its checkpoint's: duration, hardware, logging,
-places of files."""
-_CONTENTS = ("init", "discriminator", "segmenter", "teacher")
-"""Options of files whose contents are compared."""
+folders."""
+_FILES = ("init", "discriminator", "segmenter", "teacher")
+"""Options of files, which may have moved: their contents are compared."""
 _CLASSES = "a palette, cityscapes or camvid, or a JSON file of one's own"
 
 
@@ -81,17 +80,15 @@ class RunOptions:
 
     def fixed(self) -> dict[str, Any]:
         """`fixed` options of this run."""
-        return fixed(vars(self), MAY_CHANGE, _CONTENTS)
+        return fixed(vars(self), MAY_CHANGE, _FILES)
 
 
 def fixed(
-    given: Mapping[str, Any], may_change: Collection[str], files: Iterable[str]
+    given: Mapping[str, Any], may_change: Collection[str], files: Collection[str]
 ) -> dict[str, Any]:
-    """Options that a resumed run must share with its checkpoint, as JSON values.
-
-    Paths count by name, since folders may have moved; of the options `files` also their content.
-    """
-    found = {k: _as_json(v) for k, v in given.items() if k not in may_change}
+    """Options that a resumed run must share with its checkpoint, as JSON values; of the options
+    `files` the contents."""
+    found = {k: v for k, v in given.items() if k not in {*may_change, *files}}
     contents = {f"content of --{k} (SHA-256)": _content(given[k]) for k in files if k in given}
     return found | contents
 
@@ -103,12 +100,6 @@ def _content(value: Any) -> Any:
     if not value or not Path(value).is_file():
         return None
     return hashlib.sha256(Path(value).read_bytes()).hexdigest()[:12]
-
-
-def _as_json(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_as_json(part) for part in value]
-    return value.name if isinstance(value, Path) else value
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,9 +18,8 @@ def sample(seed, source="camvid", size=(144, 192)):
     labels = street(*size, seed)[1]
     # The picture shows its labels, so any crop of both must agree.
     image = np.repeat(labels[..., None] * 20, 3, 2)
-    return Sample(
-        source, str(seed), False, image, (coarse.downscale(image),), (labels, labels.copy())
-    )
+    small, maps = (coarse.downscale(image),), (labels, labels.copy())
+    return Sample(source, str(seed), False, image, small, maps, ({},) * 3)
 
 
 def corpus(*samples):

@@ -70,8 +70,18 @@ def test_a_layout_of_other_classes_needs_a_class_file(tmp_path):
         (tmp_path / folder / "training").mkdir(parents=True)
         shape = (16, 16, 3) if end == "jpg" else (16, 16)
         Image.fromarray(np.ones(shape, np.uint8)).save(tmp_path / folder / f"training/a.{end}")
-    with pytest.raises(InputError, match=r"ade20k has 150 classes, cityscapes 19; .*--classes"):
+    why = r"ade20k has 150 classes, cityscapes 19; .*--classes FILE \(126 at most: merge some"
+    with pytest.raises(InputError, match=why):
         open_sources([str(tmp_path)], NINETEEN)
+
+
+def test_as_many_classes_are_not_the_same_classes(tmp_path):
+    write(tmp_path / "train/images/a.png", tmp_path / "train/labels/a.png")
+    with pytest.raises(InputError, match=r"celeba has 19 classes, .* its own with --classes FILE$"):
+        open_sources([str(tmp_path)], NINETEEN)
+    faces = {"name": "faces", "classes": [{"name": f"p{n}", "colour": [n] * 3} for n in range(19)]}
+    (source,) = open_sources([str(tmp_path)], taxonomy.from_description(faces))
+    assert len(source.train) == 1
 
 
 def test_a_teachers_map_adds_hidden_people(tmp_path):

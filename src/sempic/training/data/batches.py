@@ -177,8 +177,6 @@ class Crops:
 
 def _measured(sample: Sample, void: int) -> list[Measured]:
     """The textures of a sample with each of its maps, then without a map, where all is void."""
-    if not sample.textures:  # an old corpus
-        return [{}] * (len(sample.maps) + 1)
     *of_maps, whole = sample.textures
     return [*of_maps, {void: whole[0]} if whole else {}]
 

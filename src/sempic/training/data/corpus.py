@@ -51,12 +51,12 @@ class Sample:
     """uint8 (H / 4, W / 4, 3) each, as decoded by a receiver."""
     maps: tuple[LabelMap, ...]
     """uint8 (H, W) each."""
-    textures: tuple[Measured, ...] = ()
-    """`texture.measure` with each map, then without a map; empty in old corpora."""
+    textures: tuple[Measured, ...]
+    """`texture.measure` with each map, then without a map."""
 
     def sent_texture(self, map_: int) -> Texture:
         """The texture that a sender transmits with one of the maps."""
-        return sent_texture(self.textures[map_] if self.textures else {})
+        return sent_texture(self.textures[map_])
 
 
 def sent_texture(measured: Measured, *, wholly: bool = False) -> Texture:
@@ -157,8 +157,8 @@ def _unpacked(files: dict[str, bytes], path: Path) -> Sample:
             several("coarse"),
             several("map"),
             tuple(
-                {int(number): (levels[0], levels[1], levels[2]) for number, levels in part.items()}
-                for part in about.get("textures", ())
+                {int(number): tuple(levels) for number, levels in part.items()}
+                for part in about["textures"]
             ),
         )
     except Exception as error:  # Pillow's plugins raise many kinds on damaged files

@@ -17,6 +17,7 @@ from sempic import coarse, files, models
 from sempic.errors import InputError, OutputError, refused
 from sempic.evaluation.folders import spread
 from sempic.labels import trunk
+from sempic.segment import Segmenter
 from sempic.training.data import taxonomy
 from sempic.training.data.readers import Item
 from sempic.training.data.render import JUDGED, digest, open_segmenter, sent_map
@@ -77,7 +78,7 @@ def _segmenter(options: PriorData, classes: Taxonomy) -> Path | None:
     if options.segmenter is not None:
         return options.segmenter
     bundled = models.find(models.SEGMENTER)
-    return bundled if open_segmenter(bundled).palette == classes.palette.id else None
+    return bundled if Segmenter(bundled).palette == classes.palette.id else None
 
 
 def _rendered(

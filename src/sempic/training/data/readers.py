@@ -12,10 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import PIL.Image
 
 from sempic import jobs, pictures
-from sempic.errors import InputError, naming
+from sempic.errors import InputError
 from sempic.evaluation.folders import by_name, find_pictures, named
 from sempic.palette import CAMVID, CITYSCAPES, CITYSCAPES_FULL, INDICES, Palette, translate
 from sempic.scene import Image, LabelMap
@@ -355,12 +354,6 @@ def _twins(
             raise InputError(f"{item.image}: its {what} {folder / stem}.png is missing")
         found.append(twin)
     return found
-
-
-def open_picture(path: Path) -> PIL.Image.Image:
-    """A picture or map, decoded. Raises InputError naming it."""
-    with naming(path):
-        return pictures.decode(jobs.read(path))
 
 
 def _first_of(paths: list[Path]) -> str:

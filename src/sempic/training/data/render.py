@@ -272,10 +272,10 @@ def _tools(options: CorpusOptions) -> tuple[Taxonomy, Segmenter | None]:
     return classes, open_segmenter(options.segmenter, classes)
 
 
-def open_segmenter(path: Path, classes: Taxonomy | None = None) -> Segmenter:
+def open_segmenter(path: Path, classes: Taxonomy) -> Segmenter:
     """Raises ModelError, or InputError for a segmenter of other classes."""
     segmenter = Segmenter(path)
-    if classes is not None and segmenter.palette != classes.palette.id:
+    if segmenter.palette != classes.palette.id:
         raise InputError(f"{path} has other classes than {classes.palette.name}")
     return segmenter
 

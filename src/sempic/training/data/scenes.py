@@ -19,7 +19,7 @@ from sempic.jobs import read, read_ids, read_picture
 from sempic.networks.unet import UNetConfig
 from sempic.palette import INDICES
 from sempic.scene import Image, LabelMap
-from sempic.training.data.readers import Dataset, Item, open_dataset, open_picture
+from sempic.training.data.readers import Dataset, Item, open_dataset
 from sempic.training.flags import PaperOptions
 
 ASPECT = {"cityscapes": 2.0, "camvid": 4 / 3}
@@ -86,7 +86,7 @@ class SceneFolder:
     def _edges(self, item: Item, size: tuple[int, int], small: tuple[int, int]) -> LabelMap | None:
         if item.instances is None:
             return None
-        map_ = open_picture(item.instances)
+        map_ = _decoded(item.instances)
         if map_.size != size:
             raise InputError(f"{item.instances} has another size than {item.image}")
         # We keep ids above 255 distinct; the original reduces ids to 8 bits.
@@ -166,6 +166,11 @@ def instance_edges(ids: npt.NDArray[np.generic]) -> LabelMap:
     return edges
 
 
+def _decoded(path: Path) -> PIL.Image.Image:
+    with naming(path):
+        return pictures.decode(read(path))
+
+
 def _labelled(item: Item) -> tuple[Image, LabelMap]:
     image, labels = item.labelled()
     assert labels is not None  # of a Dataset
@@ -174,7 +179,7 @@ def _labelled(item: Item) -> tuple[Image, LabelMap]:
 
 def _predicted(path: Path, dataset: Dataset) -> LabelMap:
     """A predicted map of ids, or of official colours."""
-    map_ = open_picture(path)
+    map_ = _decoded(path)
     if map_.mode != "RGB":
         return np.minimum(read_ids(path), min(dataset.num_classes, 255)).astype(np.uint8)
     if dataset.palette is INDICES:

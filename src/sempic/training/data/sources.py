@@ -23,7 +23,7 @@ from pathlib import Path
 
 from sempic.errors import JSON_FAULTS, InputError, refused
 from sempic.evaluation.folders import find_pictures, spread
-from sempic.palette import CAMVID, CITYSCAPES, INDICES
+from sempic.palette import CAMVID, CITYSCAPES, INDICES, MOST
 from sempic.training.data import readers
 from sempic.training.data.readers import Item
 from sempic.training.data.taxonomy import UNLABELLED, Taxonomy
@@ -104,12 +104,13 @@ def _open_folder(folder: Path, weight: float | None, taxonomy: Taxonomy) -> list
         opened = readers.open_dataset(mode, folder, split)
         palette = opened.palette
         if palette is INDICES:
-            palette = _PALETTES.get(name, taxonomy.palette)
-        if mode != "folder" and opened.num_classes > len(palette.classes):
-            raise InputError(
-                f"{folder}: {mode} has {opened.num_classes} classes, {palette.name} "
-                f"{taxonomy.classes}; name them with --classes FILE"
-            )
+            palette, count = _PALETTES.get(name, taxonomy.palette), opened.num_classes
+            if mode != "folder" and (palette.identity is None or count > len(palette.classes)):
+                most = f" ({MOST} at most: merge some, in folders images and labels)"
+                raise InputError(
+                    f"{folder}: {mode} has {count} classes, {palette.name} {taxonomy.classes}; "
+                    f"name its own with --classes FILE{most * (count > MOST)}"
+                )
         teachers = folder / (f"{split}cityscapes" if mode == "camvid" else "cityscapes")
         splits[split] = [
             replace(

@@ -43,7 +43,7 @@ from sempic.training.trainer import train
 MAY_CHANGE = {
     "lr_anneal_steps", "steps", "log_interval", "save_interval", "save_minutes", "keep",
     "sheet_size", "workers", "data_dir", "generated_semantic", "coarse_path", "image_path", "out",
-    "resume_checkpoint", "microbatch", "batch_size",
+    "microbatch", "batch_size",
 }  # fmt: skip
 """As in `options`; batch_size × processes is compared."""
 
