@@ -36,7 +36,8 @@ def vector(request):
 
 
 @pytest.mark.parametrize(
-    "which", ["street", "exposure", "parity", "halved", "short", "small", "focus"]
+    "which",
+    ["street", "exposure", "parity", "halved", "short", "small", "focus", "references"],
 )
 def test_a_sequence_decodes_to_the_expected_frames(which):
     file = ROOT / f"vectors/sequences/{which}.sempic"
@@ -59,6 +60,10 @@ def test_a_sequence_decodes_to_the_expected_frames(which):
     if which == "short":
         labels = make.street(64, 96)[1]
         for frame, left in zip(found["labels"], (0, 2, 2, 4, 6, 8), strict=True):
+            assert np.array_equal(frame, labels[:, left : left + 80])
+    if which == "references":
+        labels = make.street(64, 110)[1]
+        for frame, left in zip(found["labels"], range(0, 30, 3), strict=True):
             assert np.array_equal(frame, labels[:, left : left + 80])
     if which == "small":
         for frame, number in zip(found["labels"], range(3), strict=True):

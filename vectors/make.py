@@ -199,6 +199,20 @@ def make_short() -> bytes:
     return b"".join(pieces)
 
 
+def make_references() -> bytes:
+    """A drive through a flickering light, in which pictures are predicted from up to six others."""
+    picture, labels = street(64, 110)
+    packer = Packer(width=80, height=64, rate=Fraction(10), palette=1)
+    pieces = []
+    for number in range(10):
+        part = np.s_[:, 3 * number : 3 * number + 80]
+        frame = (picture[part] * (1 - 0.3 * (number in (4, 8)))).astype(np.uint8)
+        planes = None if number == 5 else coarse.from_rgb(coarse.downscale(frame))
+        found = np.ascontiguousarray(labels[part])
+        pieces.append(packer.pack(planes, lambda _, f=found: f, qp=25 + number % 2))
+    return b"".join(pieces)
+
+
 def make_parity() -> bytes:
     """Two groups of six and three frames, with parity; of each two frames are lost."""
     picture, labels = street(48, 80)
@@ -279,6 +293,7 @@ SEQUENCES = {
     "sequences/short": make_short,
     "sequences/small": make_small,
     "sequences/focus": make_focus,
+    "sequences/references": make_references,
 }
 
 

@@ -149,7 +149,7 @@ class Stream:
 
     def __init__(self, data: bytes) -> None:
         require(data[:2] == b"\xe5\x56", "no sequence")
-        require(data[2:3] and 1 <= data[2] <= 5, "another version")
+        require(data[2:3] and 1 <= data[2] <= 6, "another version")
         self.version = data[2]
         self.frames: dict[int, Sent] = {}
         self.last = -1  # the number of the last frame received
@@ -322,7 +322,7 @@ def coarse_pictures(head: Head, run: list[Sent]) -> list[Planes]:
         elif frame.coarse[:1] == b"\0":
             units = frame.coarse[1:].split(b"\0\0\1")
         else:
-            units = [whole_slice(frame.coarse, number, sets[1])]
+            units = [whole_slice(frame.coarse, number, sets[1], references(head))]
         types = {unit[0] >> 1 & 63 for unit in units if unit}
         require(types and types <= ({19, 20} if frame.key else {0, 1}), "another NAL unit")
         if frame.key:
@@ -357,38 +357,55 @@ def parameter_sets(head: Head, rows: int, columns: int) -> list[bytes]:
         return head.parameters.split(b"\0\0\1")
     if head.parameters[:1] == b"\0":
         return head.parameters[1:].split(b"\0\0\1")
-    require(len(head.parameters) == 2 and 1 <= head.parameters[0] <= 6, "unknown form")
+    require(len(head.parameters) == 2 and 1 <= head.parameters[0] <= 12, "unknown form")
     form, level = head.parameters
-    full, tree = form < 4, (form - 1) % 3
+    full, tree = (form - 1) % 6 < 3, (form - 1) % 3
+    buffers = ue(2 if references(head) == 1 else 6)
     profile = bytes.fromhex("04080000009e0800000000" if full else "0160000000900000000000")
     profile += bytes([level])
     width, height = (max(24, -(-side // 8) * 8) for side in (columns, rows))
-    bits = "1" + ("001000" if full else "010") + ue(width) + ue(height) + "01100101101110101"
+    bits = "1" + ("001000" if full else "010") + ue(width) + ue(height) + "011001011"
+    bits += buffers + "10101"
     bits += ("00100100100101", "011100100101", "0101011101")[tree]
     bits += "1000010011001101" + "00000001" + "0" * 31 + "1" + "0" * 31 + "100001"
-    vps = bytes.fromhex("40010c01ffff") + profile + bytes.fromhex("ba0240")
+    vps = bytes.fromhex("40010c01ffff") + profile + packed("1" + buffers + "10100000001001")
     sps = bytes.fromhex("420101") + profile + packed(bits)
     pps = bytes.fromhex("4401c1731a350890" if full else "4401c173d089")
     return [protected(unit) for unit in (vps, sps, pps)]
 
 
-def whole_slice(short: bytes, number: int, sps: bytes) -> bytes:
+def references(head: Head) -> int:
+    """The most pictures from which a short slice is predicted."""
+    return 6 if len(head.parameters) == 2 and head.parameters[0] > 6 else 1
+
+
+def whole_slice(short: bytes, number: int, sps: bytes, most: int) -> bytes:
     """The NAL unit of a short slice. number: of coarse pictures since the key frame."""
     require(short, "truncated")
-    weighted, qp = short[0] >> 7, short[0] & 127
+    weighted, fewer, qp, data = short[0] >> 7, most > 1 and short[0] & 64, short[0] & 127, short[1:]
+    count = most
+    if fewer:
+        require(data and 0 < data[0] < most, "no number of references")
+        qp, count, data = qp - 64, data[0], data[1:]
     require(1 <= qp <= 51, "no quality")
     size, chroma = order_bits(sps)
-    table, data = "1100", short[1:]
+    scales, flags, values = "11", "00", ""
     if weighted:
         bits = Bits(data)
+        text = "".join(f"{byte:08b}" for byte in data)
         bits.ue()
         if chroma:
             bits.ue()
-        flags = bits.take(), chroma and bits.take()
-        for _ in range(2 * flags[0] + 4 * flags[1]):
+        scales, start = text[: bits.at], bits.at + 2
+        flags = text[bits.at : start]
+        bits.take(2)
+        for _ in range(2 * int(flags[0]) + 4 * int(flags[1])):
             bits.ue()
-        table, data = "".join(f"{byte:08b}" for byte in data)[: bits.at], bits.rest()
-    opening = f"11010{number % (1 << size):0{size}b}0010111" + "0" + table
+        values, data = text[start : bits.at], bits.rest()
+    left, none = min(number, count), "0" * (count - 1)
+    opening = f"11010{number % (1 << size):0{size}b}0" + ue(left) + "1" + "11" * left
+    opening += "0" if count == 1 else "1" + ue(count - 1)
+    opening += scales + flags[0] + none + flags[1] + none + values
     opening += ue(2) + ue(2 * abs(qp - 26) - (qp > 26)) + "11"
     return protected(b"\x02\x01" + packed(opening) + data)
 

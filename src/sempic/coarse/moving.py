@@ -1,4 +1,4 @@
-"""Coarse pictures in time: HEVC, each predicted from the last one. docs/spec/sequence.md §4.
+"""Coarse pictures in time: HEVC, each predicted from the last ones. docs/spec/sequence.md §4.
 
 Parameter sets precede key frames, in a short form (`sets`). Pictures have no start codes, and
 predicted ones have short slice headers (`slices`). HEVC defines every sample, so decoders have
@@ -36,7 +36,7 @@ _X265 = hevc.X265 | {
     "keyint": -1,
     "scenecut": 0,
     "open-gop": 0,
-    "ref": 1,
+    "ref": max(sets.REFERENCES),
     "weightp": 1,
     "temporal-mvp": 0,
     "sao": 0,
@@ -136,6 +136,7 @@ class Decoder:
         self._place = 0
         """Number of the last picture since the key frame."""
         self._sets = sets.restore(parameters, width, height) if short else parameters
+        self._references = sets.references(parameters) if short else 1
         units = self._sets.split(START)
         if [_kind(unit) for unit in units] != list(_PARAMETERS):
             raise CorruptStream("the coarse pictures' parameter sets are not three")
@@ -149,7 +150,9 @@ class Decoder:
 
     def shortened(self, units: list[bytes]) -> bytes:
         """The payload of a predicted picture with these slices."""
-        short = slices.shorten(units[0], self._places) if len(units) == 1 else None
+        short = (
+            slices.shorten(units[0], self._places, self._references) if len(units) == 1 else None
+        )
         return short or sets.WHOLE + START.join(units)
 
     def decode(self, payload: bytes, *, key: bool, lost: bool = False) -> Coarse:
@@ -157,8 +160,8 @@ class Decoder:
 
         key: whether it is a key frame, where decoding may begin. lost: whether pictures since the
         key frame are missing. The picture is then decoded as if it followed the last one: motion
-        shows, and errors stay until the next key frame. Directly after a key frame this fails,
-        since the slices name a picture before it.
+        shows, and errors stay until the next key frame. Directly after a key frame this fails for
+        whole slices, since they name a picture before it.
 
         Raises CorruptStream.
         """
@@ -190,7 +193,7 @@ class Decoder:
         """The slices of a picture."""
         if self._short and not key:
             if payload[:1] != sets.WHOLE:
-                return [slices.restore(payload, self._place, self._places)]
+                return [slices.restore(payload, self._place, self._places, self._references)]
             payload = payload[1:]
         units = payload.split(START)
         if any(_kind(unit) not in (_KEYS if key else _PREDICTED) for unit in units):

@@ -1,7 +1,8 @@
 """HEVC's parameter sets of moving coarse pictures in two bytes. docs/spec/sequence.md §4.
 
-x265's parameter sets, 76 bytes before each key frame, differ only in chroma, size, the side of
-coding trees and the level. Frozen with the format: append, never change.
+x265's parameter sets, 76 bytes before each key frame, differ only in the number of reference
+pictures, chroma, size, the side of coding trees and the level. Frozen with the format: append,
+never change.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ LEAST = 24
 WHOLE = b"\0"
 """Precedes parameter sets and slices without a short form."""
 _VPS, _SPS, _PPS = b"\x40\1", b"\x42\1", b"\x44\1"
+REFERENCES = 1, 6
+"""From how many of the last pictures a picture may be predicted."""
+_BUFFERS = {1: ue(2), 6: ue(6)}
+"""sps_max_dec_pic_buffering_minus1, by the number of reference pictures."""
 _TREES = (64, 32, 16)
 
 # By chroma: the general profile without the level; a sequence parameter set from its id up to the
@@ -25,11 +30,13 @@ _PROFILE = {
 }
 _CHROMA = {"444": "1" + ue(3) + "0", "420": "1" + ue(1)}
 _PICTURE = {"444": bytes.fromhex("c1731a350890"), "420": bytes.fromhex("c173d089")}
-_BEFORE, _BEHIND = bytes.fromhex("0c01ffff"), bytes.fromhex("ba0240")
-# A sequence parameter set after the size: bits up to the sizes of blocks; the sizes of blocks, by
-# the side of coding trees; the rest.
-_FIRST = "01100101101110101"
+# A video parameter set before the profile; bits after the level, around the number of buffers.
+_BEFORE, _BEHIND = bytes.fromhex("0c01ffff"), ("1", "10100000001001")
+# A sequence parameter set after the size: bits up to the sizes of blocks, around the number of
+# buffers; the sizes of blocks, by the side of coding trees; the rest.
+_FIRST = "011001011", "10101"
 _BLOCKS = {64: "00100100100101", 32: "011100100101", 16: "0101011101"}
+_FORMS = len(_CHROMA) * len(_TREES)
 _REST = "1000010011001101" + "0" * 7 + "1" + "0" * 31 + "1" + "0" * 31 + "100001"
 
 
@@ -39,11 +46,19 @@ def coded_size(width: int, height: int) -> tuple[int, int]:
     return across, down
 
 
+def references(short: bytes) -> int:
+    """From how many of the last pictures short slices with these parameter sets may be predicted.
+
+    short: the short form of parameter sets, or WHOLE and the sets.
+    """
+    return REFERENCES[max(0, short[0] - 1) // _FORMS]
+
+
 def shorten(parameters: bytes, width: int, height: int) -> bytes:
     """The short form of parameter sets for planes of this size; WHOLE and the sets if they have
     none."""
-    level = parameters.partition(START)[0][-len(_BEHIND) - 1 : -len(_BEHIND)]
-    for number in range(len(_CHROMA) * len(_TREES)):
+    level = parameters.partition(START)[0][-4:-3]
+    for number in range(len(REFERENCES) * _FORMS):
         short = bytes((1 + number,)) + level
         if level and restore(short, width, height) == parameters:
             return short
@@ -59,15 +74,16 @@ def restore(short: bytes, width: int, height: int) -> bytes:
         return short[1:]
     if len(short) < 2:
         raise TruncatedStream("the coarse pictures' parameter sets are cut short")
-    number, level = divmod(short[0] - 1, len(_TREES)), short[1:]
-    if len(short) > 2 or number[0] >= len(_CHROMA):
+    if len(short) > 2 or short[0] > len(REFERENCES) * _FORMS:
         raise CorruptStream(f"the coarse pictures' parameter sets are of form {short[0]}")
+    number, level = divmod((short[0] - 1) % _FORMS, len(_TREES)), short[1:]
     chroma, tree = tuple(_CHROMA)[number[0]], _TREES[number[1]]
     profile = _PROFILE[chroma] + level
     sizes = "".join(map(ue, coded_size(width, height)))
-    sps = _CHROMA[chroma] + sizes + _FIRST + _BLOCKS[tree] + _REST
+    buffers = _BUFFERS[references(short)]
+    sps = _CHROMA[chroma] + sizes + buffers.join(_FIRST) + _BLOCKS[tree] + _REST
     units = (
-        (_VPS, _BEFORE + profile + _BEHIND),
+        (_VPS, _BEFORE + profile + packed(buffers.join(_BEHIND))),
         (_SPS, b"\1" + profile + packed(sps)),
         (_PPS, _PICTURE[chroma]),
     )

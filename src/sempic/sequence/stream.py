@@ -23,7 +23,7 @@ from sempic.errors import (
     UnsupportedVersion,
 )
 
-VERSION = 5
+VERSION = 6
 """The version that is written; earlier ones are read, too."""
 LARGEST = 1 << 24
 """Limit of a packet in bytes, stuffed, without the zero at its end."""
