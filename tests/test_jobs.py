@@ -224,7 +224,7 @@ def test_unreadable_files_are_failed_jobs():
     ]
     with pytest.raises(InputError, match="link"):
         found[1].read()
-    assert said == ["skipped, only pictures of supported formats are coded here: 2 .heic, 1 .dng"]
+    assert said == ["skipped files of other kinds: 2 .heic, 1 .dng"]
     touch("phone/c.heic", "phone/d.mov", "phone/e.mov")
     with pytest.raises(InputError, match=r"^phone: no files .* but 2 .mov, 1 .heic$"):
         jobs.find(["phone"], "out", accepted={".png"}, suffix=".sempic", foreign={".heic", ".mov"})

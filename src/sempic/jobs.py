@@ -116,7 +116,7 @@ def find(
         raise InputError("an empty name instead of a file or a folder")
     sources, skipped = _sources(inputs, accepted, foreign)
     if skipped and say is not None:
-        say(f"skipped, only pictures of supported formats are coded here: {_listed(skipped)}")
+        say(f"skipped files of other kinds: {_listed(skipped)}")
 
     several = len(inputs) > 1 or _is_dir(_path(inputs[0]))
     place = None if output is None or output == "-" else _path(output)
