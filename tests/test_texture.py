@@ -134,6 +134,16 @@ def test_patterns_far_beyond_the_sent_strength_are_filtered_and_edges_stay(label
     assert left(patterns=True) < 0.8 * left(patterns=False)
 
 
+def test_even_grain_is_not_filtered_without_a_map():
+    painted = grain(12)
+    for said, filtered in (((2, 9), False), ((2, 14), False), ((2, 15), True)):
+        found, unfiltered = (
+            texture.weaken(painted, None, {0: said}, patterns=patterns)
+            for patterns in (True, False)
+        )
+        assert filtered == (not np.array_equal(found, unfiltered))
+
+
 def test_weak_detail_between_strong_details_is_not_filtered_without_a_map():
     stars = grain(3)
     stars[::7, ::7] = 250

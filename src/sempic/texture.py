@@ -73,6 +73,9 @@ _PATTERN = 1.5, 2.0
 where it takes full effect (docs/experiments/receiver.md)."""
 _BLURRED = 20
 """Classes of a map whose 95th percentile is below this level have no strong detail to lose."""
+_GRAINY = 15
+"""A picture without a map whose 95th percentile is below this level is evenly grainy, as asphalt
+seen from above: the filter would take its grain."""
 _LEAST_CHANGE = 2
 """Least change of a level, in a sequence, that is sent."""
 _EPSILON = 0.05
@@ -261,7 +264,7 @@ def _effect(wanted: tuple[int, int], painted: tuple[float, ...], mapped: bool) -
     mapped: there is a map. Without one, too much weak detail may be noise between strong details,
     such as stars; a pattern makes both too strong.
     """
-    likely = wanted[1] < _BLURRED if mapped else painted[1] > wanted[1]
+    likely = wanted[1] < _BLURRED if mapped else painted[1] > wanted[1] >= _GRAINY
     return float(np.interp(painted[0] - wanted[0], _PATTERN, (0, 1))) if likely else 0.0
 
 
