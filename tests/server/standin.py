@@ -41,11 +41,11 @@ def png(image=IMAGE) -> bytes:
     return out.getvalue()
 
 
-def clip(width=64, height=48, count=10) -> bytes:
+def clip(width=64, height=48, count=10, step=2) -> bytes:
     """An MP4 of ten frames a second."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip.mp4"
-        write_video(path, panned(height, width, step=2, count=count))
+        write_video(path, panned(height, width, step=step, count=count))
         return path.read_bytes()
 
 

@@ -167,7 +167,7 @@ def test_a_scene_of_a_sempic_file_has_no_original(visit):
 
 def test_a_clip_becomes_a_sequence_that_plays(visit):
     page = visit()
-    opened(page, "drive.mp4", clip_of())
+    opened(page, "drive.mp4", clip_of(step=4))
     assert views(page) == ["Original", "Labels", "Coarse", "Decoded"]
     assert "first ten seconds" in page.text_content("#others")
     assert "10 frames in 1.0 s" in page.text_content("#lead")
