@@ -16,10 +16,10 @@ LEAST = 24
 WHOLE = b"\0"
 """Precedes parameter sets and slices without a short form."""
 _VPS, _SPS, _PPS = b"\x40\1", b"\x42\1", b"\x44\1"
-REFERENCES = 1, 6
-"""From how many of the last pictures a picture may be predicted."""
 _BUFFERS = {1: ue(2), 6: ue(6)}
 """sps_max_dec_pic_buffering_minus1, by the number of reference pictures."""
+REFERENCES = tuple(_BUFFERS)
+"""From how many of the last pictures a picture may be predicted."""
 _TREES = (64, 32, 16)
 
 # By chroma: the general profile without the level; a sequence parameter set from its id up to the

@@ -28,7 +28,7 @@ _OPENING = 32
 """The most bytes of a slice header."""
 
 
-class Weights(NamedTuple):
+class _Weights(NamedTuple):
     """Bits of pred_weight_table with chroma (H.265 7.3.6.3) if only the first of the reference
     pictures, the last picture, has weights."""
 
@@ -43,7 +43,7 @@ class Weights(NamedTuple):
         return self.scales + self.luma + others + self.chroma + others + self.values
 
 
-_UNWEIGHTED = Weights("11", "0", "0", "")
+_UNWEIGHTED = _Weights("11", "0", "0", "")
 """The shortest: no weights."""
 
 
@@ -131,7 +131,7 @@ def _references(bits: Bits, most: int) -> int:
     return active if last and all(last[:active]) and active == (1 if most == 1 else count) else 0
 
 
-def _weights(bits: Bits, references: int) -> Weights | None:
+def _weights(bits: Bits, references: int) -> _Weights | None:
     """The weights of the last picture; None: no weights. Raises CorruptStream if other pictures
     have some."""
     scales = bits.golomb() + bits.golomb()
@@ -141,5 +141,5 @@ def _weights(bits: Bits, references: int) -> Weights | None:
     start = bits.at
     for _ in range(2 * int(luma[0]) + 4 * int(chroma[0])):
         bits.golomb()
-    found = Weights(scales, luma[0], chroma[0], bits.bits[start : bits.at])
+    found = _Weights(scales, luma[0], chroma[0], bits.bits[start : bits.at])
     return found if found.values else None
