@@ -99,6 +99,17 @@ def test_colours_match_those_of_players(tmp_path):
         assert np.abs(again - colour).max() <= 3
 
 
+@pytest.mark.parametrize("pixels", ["yuv420p", "yuv420p10le", "yuv422p"])
+@pytest.mark.parametrize("max_side", [None, 48])
+def test_colours_are_exact_on_the_mean(place, pixels, max_side):
+    y, x = np.mgrid[:96, :96].astype(float) * 255 / 95
+    ramp = np.stack([x, y, (x + y) / 2], -1)
+    frame = av.VideoFrame.from_ndarray(ramp.round().astype(np.uint8), "rgb24")
+    write_frames("x.mkv", [frame.reformat(format=pixels)], "ffv1", pixels=pixels)
+    (found,) = video.Source("x.mkv", max_side=max_side)
+    assert np.abs(found.mean((0, 1)) - ramp.mean((0, 1))).max() < 0.4
+
+
 def test_transparency_is_laid_over_white(place):
     """As for single pictures."""
     clear = np.full((48, 64, 4), 90, np.uint8)

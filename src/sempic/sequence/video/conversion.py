@@ -17,6 +17,11 @@ _UNSPECIFIED = 2
 """FFmpeg's number of an unspecified colour matrix."""
 _HD_HEIGHT = 720
 """Lines from which on players take an unspecified matrix for BT.709; FFmpeg takes BT.601."""
+_BICUBIC, _AREA = 4, 32
+"""FFmpeg's flags of the ways to scale,"""
+_EXACT = 0x40000 | 0x2000
+"""and those to round exactly and to convert colours after scaling: without them pictures are one or
+two levels too dark."""
 _MAX_ASPECT = 4
 """Greatest credible ratio of a pixel's sides; beyond it pixels are taken for square."""
 
@@ -92,7 +97,7 @@ class Converter:
             height,
             "rgba" if has_alpha else "rgb24",
             src_colorspace=BT709 if is_hd else None,
-            interpolation="AREA" if scale < 1 or height < frame.height else "BICUBIC",
+            interpolation=_EXACT | (_AREA if scale < 1 or height < frame.height else _BICUBIC),
         )
         picture: Any = scaled.to_ndarray()
         if has_alpha:
