@@ -130,6 +130,6 @@ def test_a_blurred_street_is_not_painted_grainy(monkeypatch):
     flat = [np.full((48, 64, 3), 90 + i, np.uint8) for i in range(3)]
     rough = [np.clip(f + grain, 0, 255).astype(np.uint8) for f in flat]
     for frames, least, most in ((flat, 0, 4), (rough, 8, 18)):
-        pieces = list(sequence.encode(frames, codec=coder))
+        pieces = list(sequence.encode(frames, codec=coder, key_interval=2))
         for picture in sequence.decode(pieces, codec=coder):
             assert least <= np.asarray(picture).astype(int).std(axis=(0, 1)).mean() <= most

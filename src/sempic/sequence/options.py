@@ -52,8 +52,8 @@ class SequenceOptions(SenderOptions):
         f"default {DEFAULT_LABEL_QUALITY}"
     )
     key_interval: float | None = option(
-        "seconds between key frames, from which a receiver can begin or recover; default 2, and up "
-        "to 10 while the scene stands still",
+        "seconds between key frames, from which a receiver can begin or recover: fewer for links "
+        "that lose frames; default 10",
         None,
         above=0,
         metavar="SECONDS",

@@ -14,7 +14,7 @@ _QP_HALVING = 5.0
 """A QP higher by this halves the bits of a coarse picture."""
 _MAX_STEP = 2.0
 """The greatest change of QP from one frame to the next."""
-_KEY_SHARE = 0.5
+_KEY_SHARE = 0.33
 """Greatest share of a key frame in the bits of the window, or of the key frame interval."""
 _MIN_QP, _MAX_QP = 20.0, 48.0
 
@@ -30,6 +30,14 @@ class Bucket:
     interval: float = math.inf
     """Seconds between key frames."""
     qp: float = 36.0
+    parity: float = 0.0
+    """Expected bits of parity for each bit of frames. Parity comes seconds after its frames; as a
+    surprise it would make the next frames coarse."""
+    _owed: float = 0.0
+    """Expected bits of parity since the last parity came."""
+    _sent: float = 0.0
+    _sums: float = 0.0
+    """All bits of frames, and of parity."""
     _level: float = 0.0
     """Bits sent beyond the rate; negative: bits that are left."""
     _coarse: float | None = None
@@ -41,7 +49,8 @@ class Bucket:
         """QP of the next coarse picture, for `sempic.coarse.moving`."""
         if not key and self._coarse is not None:
             window = WINDOW * self.frames
-            wanted = self.bitrate / self.frames - self._level / window - self._other
+            wanted = (self.bitrate / self.frames - self._level / window) / (1 + self.parity)
+            wanted -= self._other
             wanted = max(wanted, 0.05 * self.bitrate / self.frames)
             step = _QP_HALVING * math.log2(max(self._coarse, 8.0) / wanted)
             self._set(self.qp + max(-_MAX_STEP, min(step, _MAX_STEP)))
@@ -65,16 +74,23 @@ class Bucket:
         """Whether the rate is exceeded even at the highest QP."""
         return self.qp >= _MAX_QP and self._level > WINDOW * self.bitrate
 
-    def put(self, bits: int, coarse: int, *, key: bool) -> None:
-        """Adds a frame. bits: of the whole frame. coarse: of its coarse picture."""
-        self.add(bits - self.bitrate / self.frames)
+    def put(self, bits: int, coarse: int, *, key: bool, parity: int = 0) -> None:
+        """Adds a frame. bits: of the whole frame. coarse: of its coarse picture. parity: bits of
+        parity that comes with it, of earlier frames."""
+        expected = bits * self.parity
+        self._owed += expected
+        self._sent += bits
+        self._add(bits + expected - self.bitrate / self.frames)
+        if parity:
+            self._add(parity - self._owed)
+            self._sums += parity
+            self.parity, self._owed = self._sums / self._sent, 0.0
         if key:
             return
         self._coarse = coarse if self._coarse is None else 0.7 * self._coarse + 0.3 * coarse
         self._other = 0.8 * self._other + 0.2 * (bits - coarse)
 
-    def add(self, bits: float) -> None:
-        """Adds bits that belong to no frame."""
+    def _add(self, bits: float) -> None:
         level = self._level + bits
         self._level = max(-WINDOW * self.bitrate, min(level, _MAX_DEBT * self.bitrate))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -40,9 +40,21 @@ _CUT = 0.6
 0.48 or less in one street after a second (docs/experiments/sequences.md)."""
 _MOST_CUTS = 2
 """The most cuts in a row: one frame of another scene makes two. More are snow or noise."""
+_SURVEY = 2.0
+"""Seconds after which the sender decides anew whether pictures are halved and have a map. Another
+decision takes a key frame."""
 _STAYS = 1.5
 """Factor by which a frame must be softer than necessary, or less soft than allowed, to change the
 size at which frames are painted."""
+
+
+class _Survey(NamedTuple):
+    """What a frame would be as a single picture."""
+
+    form: tuple[bool, bool]
+    """Whether pictures are halved, and whether they have a map."""
+    prediction: Prediction
+    """Of the segmenter, at the size at which the frame is painted."""
 
 
 class Sender:
@@ -56,7 +68,12 @@ class Sender:
         self._bucket: Bucket | None = None
         if options.bitrate is not None:
             self._factor = 4
-            self._bucket = Bucket(float(options.bitrate), float(rate), self._keys.interval)
+            self._bucket = Bucket(
+                float(options.bitrate),
+                float(rate),
+                self._keys.interval,
+                parity=options.parity / 100,
+            )
         self._overflows = False
         """Whether the bit rate is exceeded."""
         self._packer: Packer | None = None
@@ -73,6 +90,10 @@ class Sender:
             self._segment_every = 1
         self._labels_due = 0
         """Frames until the next segmentation."""
+        self._survey_due = 0
+        """Frames until the next survey."""
+        self._form = (False, True)
+        """Of the survey at the last key frame."""
         self._halved = False
         """Whether frames are painted and segmented at half their size."""
         self._texture: Texture = {}
@@ -94,17 +115,27 @@ class Sender:
                 f"frame {packer.number} is {pixels.shape[1]}×{pixels.shape[0]}, and the first was "
                 f"{packer.size[0]}×{packer.size[1]}"
             )
-        role = self._role(planes)
+        role, prediction = self._role(planes), None
+        if role is Role.KEY or (self._survey_due <= 0 and self._keys.is_moving):
+            found = self._survey(pixels)
+            if role is not Role.KEY and found.form != self._form:
+                role = self._keys.begin()
+            if role is Role.KEY:
+                self._form = found.form
+                self._halved, self._has_map = found.form
+            prediction = found.prediction
+        self._survey_due -= 1
         key, fine = role is Role.KEY, role is not Role.OTHER
-        prediction = self._begin_key(pixels) if key else None
         self._keys.saw(None if self._before is None else _still(self._before, planes.y))
         self._before = planes.y
         small = self._painted(pixels)
-        qp = self._precision(planes, fine=fine)
+        qp = self._precision(planes, role)
         still = not fine and self._is_still(planes, packer.last, qp)
         if not key and self._has_map:
             self._labels_due -= 1
-            if self._labels_due <= 0 and not still:
+            if still:
+                prediction = None
+            elif self._labels_due <= 0 and prediction is None:
                 prediction = self._predict(small)
 
         def labels(expected: Expected) -> LabelMap | None:
@@ -120,8 +151,9 @@ class Sender:
             self._source = planes
         if self._bucket is not None:
             parity = 8 * packer.parity_bytes
-            self._bucket.put(8 * len(sent) - parity, 8 * packer.coarse_bytes, key=fine)
-            self._bucket.add(parity)
+            self._bucket.put(
+                8 * len(sent) - parity, 8 * packer.coarse_bytes, key=fine, parity=parity
+            )
             overflowed, self._overflows = self._overflows, self._bucket.overflows
             if self._overflows and not overflowed:
                 warn(
@@ -159,21 +191,22 @@ class Sender:
             self._stable.forget()
         return self._keys.next(cut=cut)
 
-    def _precision(self, planes: Coarse, *, fine: bool) -> int:
+    def _precision(self, planes: Coarse, role: Role) -> int:
         """QP of the next coarse picture. With a bit rate, a fine frame has the lowest QP at which
         it is not too large as a key frame."""
-        offset, bucket = self._keys.precision, self._bucket
+        keys, bucket = self._keys, self._bucket
         if bucket is None:
-            qp = self._qp + (offset.key if fine else offset.other)
-            if self._keys.is_moving and not self._has_map:  # as in a single picture
+            qp = self._qp + keys.offset(role)
+            if keys.is_moving and not self._has_map:  # as in a single picture
                 qp -= UNMAPPED
             return max(moving.QP.start, qp)
-        qp = bucket.choose(key=fine)
-        if not fine:
+        is_fine = role is not Role.OTHER
+        qp = bucket.choose(key=is_fine)
+        if not is_fine:
             return qp
         height, width = planes.y.shape
         self._trial = self._trial or moving.Encoder(width, height)
-        finer = offset.other - offset.key
+        finer = keys.offset(Role.OTHER) - keys.offset(role)
         qp = max(moving.QP.start, qp - finer)
         while bucket.too_large(8 * len(self._trial.encode(planes, qp=qp, key=True)[0])):
             qp = max(qp + 1, bucket.choose(key=True) - finer)
@@ -194,25 +227,25 @@ class Sender:
                 return False
         return True
 
-    def _begin_key(self, pixels: Image) -> Prediction:
-        """Decides anew, as for a single picture, whether pictures are halved and have a map."""
+    def _survey(self, pixels: Image) -> _Survey:
+        """Decides, as for a single picture, whether pictures are halved and have a map."""
+        self._survey_due = max(round(_SURVEY * self._rate), self._options.segment_every or 1)
         quality = self._options.found_quality
         can_halve = self._stable is not None and self._factor % 2 == 0
         factor = _STAYS if self._halved else 1 / _STAYS
         if self._before is None:  # the first frame
             factor = 1.0
-        self._halved = can_halve and halving.is_soft(pixels, factor)
-        prediction = self._predict(self._painted(pixels))
+        halved = can_halve and halving.is_soft(pixels, factor)
+        prediction = self._predict(coarse.downscale(pixels, 2) if halved else pixels)
         why = prediction.reason_for_no_map()
-        if self._halved and (why is not None or prediction.map_for_still(quality) is None):
-            self._halved = False
+        if halved and (why is not None or prediction.map_for_still(quality) is None):
+            halved = False
             prediction = self._predict(pixels)
             why = prediction.reason_for_no_map()
-        self._has_map = why is None
         if why is not None and not self._missing_map_reported:
             warn(f"sent without a label map: {why}")
             self._missing_map_reported = True
-        return prediction
+        return _Survey((halved, why is None), prediction)
 
     def _predict(self, painted: Image) -> Prediction:
         self._labels_due = self._segment_every
