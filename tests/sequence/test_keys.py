@@ -33,7 +33,7 @@ def test_key_frames_come_every_ten_seconds(share, rate, every):
 @pytest.mark.parametrize("rate", [1, 10, 25])
 def test_each_tenth_frame_of_a_moving_scene_is_fine(rate):
     offsets = [offset for _, _, offset in schedule([0.55] * 35, rate=rate, interval=100)]
-    assert offsets == [-6 if n % 10 == 0 and n else -13 if not n else -1 for n in range(36)]
+    assert offsets == [-13] + [-5 if n % 10 == 0 else 0 for n in range(1, 36)]
 
 
 def test_still_scenes_have_no_fine_frames_but_key_frames():
@@ -45,7 +45,7 @@ def test_still_scenes_have_no_fine_frames_but_key_frames():
 @pytest.mark.parametrize(("rate", "other"), [(25, 3), (10, 3), (5, 2), (2, 0), (0.5, 0)])
 def test_at_low_rates_all_frames_of_a_still_scene_are_finer(rate, other):
     found = {offset for _, role, offset in schedule([0.9] * 90, rate=rate) if role is Role.OTHER}
-    assert found == {-1, other}
+    assert found == {0, other}
 
 
 def test_a_scene_that_becomes_still_gets_a_frame_as_fine_as_a_key_frame():

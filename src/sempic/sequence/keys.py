@@ -23,7 +23,7 @@ _STAYS_STILL = 0.65
 """A still scene ends below this share, on average over _STILL_WINDOW. A passing bus is no end."""
 _MOVING_WINDOW, _STILL_WINDOW = 2.0, 4.0
 """Seconds."""
-_FINE, _MOVING = -6, -1
+_FINE, _MOVING = -5, 0
 """QP of fine frames and of the others in a moving scene, relative to a single picture's."""
 _STILL = 3
 """QP of predicted frames in a still scene at _FAST frames a second. Each frame refines what moves.
