@@ -120,8 +120,9 @@ def test_the_options_of_the_command_line_are_the_checked_ones(capsys):
         quality=3, importance={"car": 2.0, "person": float("inf")}, label_quality="lossless"
     )
     for wrong, said in (
-        ("--label-quality 9", "label_quality is 1…5, not 9"),
-        ("--label-quality best", "invalid value: 'best'"),
+        ("--label-quality 9", "label_quality is 1…5 or lossless, not 9"),
+        ("--label-quality best", "label_quality is 1…5 or lossless, not 'best'"),
+        ("--quality best", "invalid value: 'best'"),
         ("--importance car", "'car' is not NAME=NUMBER"),
         ("--palette nowhere", "palette 'nowhere' is not one of"),
         ("--ignore-label 256", "ignore_label is 0…255, not 256"),

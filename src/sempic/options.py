@@ -7,6 +7,7 @@ them in full.
 
 from __future__ import annotations
 
+import contextlib
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -84,7 +85,11 @@ def label_quality_option(help: str) -> Any:
 
 
 def _label_quality(name: str, value: Any) -> LabelQuality:
-    return LOSSLESS if value == LOSSLESS else checks.whole(name, value, 1, 5)
+    if isinstance(value, str) and value == LOSSLESS:
+        return LOSSLESS
+    with contextlib.suppress(InputError):
+        return checks.whole(name, value, 1, 5)
+    raise InputError(f"{name} is 1…5 or {LOSSLESS}, not {checks.shown(value)}")
 
 
 def _importance(name: str, value: Any) -> Mapping[str, float]:
