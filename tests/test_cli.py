@@ -145,6 +145,19 @@ def test_encode_takes_labels_from_a_file(photo, capsys):
     assert sempic.unpack(Path("photo.sempic").read_bytes()).palette == 2
 
 
+@pytest.mark.parametrize("palette", ["camvid", "cityscapes", "cityscapes-labelids", "indices"])
+def test_encode_takes_the_map_that_decode_writes(photo, palette):
+    labels = LABELS if palette == "camvid" else LABELS + 8
+    stream = sempic.encode(IMAGE, labels=labels, palette=palette)
+    Path("coded.sempic").write_bytes(stream)
+    assert cli.main(["decode", "coded.sempic", "--only", "labels", "-o", "map.png"]) == 0
+    assert cli.main(["encode", "photo.png", "--labels", "map.png"]) == 0
+    assert Path("photo.sempic").read_bytes() == stream
+    named = ["encode", "photo.png", "--labels", "map.png", "--palette", "indices"]
+    assert cli.main(named) == 0  # a given palette wins
+    assert sempic.unpack(Path("photo.sempic").read_bytes()).palette == 0
+
+
 def test_encode_sends_no_map_on_demand(photo, capsys):
     expected = sempic.encode(IMAGE, labels="none")
     assert cli.main(["encode", "photo.png", "--labels", "none"]) == 0

@@ -155,8 +155,8 @@ class EncodeOptions(SenderOptions):
         "the highest quality whose file has at most this many bytes", None, low=1, metavar="N"
     )
     palette: int | str | None = option(
-        "palette of your label map (default: camvid). Without a map: camvid or cityscapes, and the "
-        "segmenter's classes are mapped to it",
+        "palette of your label map (default: of a file, that which has its colours; else camvid). "
+        "Without a map: camvid or cityscapes, and the segmenter's classes are mapped to it",
         None,
         check=_palette,
         metavar="PALETTE",

@@ -31,7 +31,7 @@ from sempic.fields import another, option
 from sempic.jobs import STDOUT, Job, is_unnamed, read
 from sempic.options import DecodeOptions, EncodeOptions, Models
 from sempic.palette import PALETTES
-from sempic.scene import Scene
+from sempic.scene import LabelMap, Scene
 
 Record = dict[str, Any]
 """The report of one picture: path, output, seconds, and bytes, bpp, … or error."""
@@ -77,6 +77,15 @@ class Encode:
         path = Path(self.labels)
         return path / job.relative.with_suffix(".png") if os.path.isdir(path) else path
 
+    def _read_map(self, path: Path) -> tuple[LabelMap, int]:
+        """A label map and the id of its palette: that of the options, or of its colours."""
+        from sempic import pictures
+
+        data = read(path)
+        given = self.options.palette is not None
+        palette = self.options.known_palette if given else pictures.palette_of(data)
+        return pictures.read_labels(data, palette), palette.id
+
     def _encode(self, data: bytes, job: Job | None = None) -> tuple[bytes, Record]:
         """job: None for a member of a tar, which has no label map of the user."""
         from sempic import pictures
@@ -91,11 +100,12 @@ class Encode:
             raise
         coder = coder_with(segmenter=self.segmenter, verifier=self.verifier, prior=self.prior)
         labels: Any = "none" if self.labels == "none" else None
+        options = self.options.keywords()
         if (path := self._map(job)) is not None:
             with naming(path):
-                labels = pictures.read_labels(read(path), self.options.known_palette)
+                labels, options["palette"] = self._read_map(path)
         try:
-            stream = coder.encode(picture, labels=labels, **self.options.keywords())
+            stream = coder.encode(picture, labels=labels, **options)
         except LabelMapError as error:
             if path is None:
                 raise
