@@ -44,8 +44,8 @@ class Encode:
     """The work of `sempic encode`; its own arguments besides `options`."""
 
     labels: str | None = option(
-        "send this label map (a picture of ids, or a folder of them with the pictures' names) "
-        "instead of the segmenter's; none: no map (./none is a file)",
+        "send this label map (a picture of ids, or a folder of them with the pictures' names or "
+        "with those of decode --only labels), not the segmenter's; none: no map (./none is a file)",
         None,
         metavar="MAP",
     )
@@ -75,7 +75,11 @@ class Encode:
         if job is None or self.labels in (None, "none"):
             return None
         path = Path(self.labels)
-        return path / job.relative.with_suffix(".png") if os.path.isdir(path) else path
+        if not os.path.isdir(path):
+            return path
+        plain = path / job.relative.with_suffix(".png")
+        written = plain.with_suffix(".labels.png")
+        return written if os.path.exists(written) and not os.path.exists(plain) else plain
 
     def _read_map(self, path: Path) -> tuple[LabelMap, int]:
         """A label map and the id of its palette: that of the options, or of its colours."""
