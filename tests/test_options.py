@@ -101,6 +101,14 @@ def test_options_are_values():
         DecodeOptions(fidelity=2)
 
 
+def test_a_palette_file_may_be_any_path_object(tmp_path):
+    path = tmp_path / "balls.json"
+    with pytest.raises(InputError, match=r"balls\.json: not a palette file"):
+        EncodeOptions(palette=path)
+    path.write_text('{"name": "balls", "classes": [{"name": "ball"}]}')
+    assert EncodeOptions(palette=path) == EncodeOptions(palette=str(path))
+
+
 def test_the_help_of_palette_names_those_of_label_maps_apart():
     parser = commands.parsers("encode")[1]["encode"]
     (said,) = (action.help for action in parser._actions if action.dest == "palette")

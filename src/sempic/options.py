@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import operator
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
@@ -128,6 +129,8 @@ def _boxes(name: str, value: Any) -> tuple[tuple[int, ...], ...]:
 
 
 def _palette(name: str, value: Any) -> int | str:
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
     if isinstance(value, str):
         find(value)
         return value
