@@ -263,11 +263,14 @@ def test_a_target_beyond_the_finest_level_is_reported(photo, capsys):
         ("decode photo.png", "photo.png: by its name a picture, not a .sempic"),
         ("decode photo.png -o b.png", "photo.png: a picture (PNG), not a .sempic file"),
         ("info photo.png", "photo.png: a picture (PNG), not a .sempic file; sempic encode"),
+        ("decode film.sempic", "film.sempic: a video, not a .sempic file; sempic encode makes one"),
+        ("info film.sempic", "film.sempic: a video, not a .sempic file; sempic encode makes one"),
         ("encode a.sempic", "a.sempic: by its name a .sempic file already"),
     ],
 )
 def test_options_without_effect_are_refused(photo, command, said, capsys):
     Path("a.sempic").write_bytes(sempic.pack(width=64, height=48, labels=LABELS))
+    Path("film.sempic").write_bytes(b"\x1aE\xdf\xa3 and so on")
     before = {name: Path(name).read_bytes() for name in files()}
     try:
         code = cli.main(command.split())

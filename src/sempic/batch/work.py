@@ -223,14 +223,16 @@ def json_line(record: Record) -> str:
 
 
 def stream_of(data: bytes) -> bytes:
-    """`data` unchanged; raises InputError if it is a picture or a tar, which is clearer than a
-    decoding error."""
+    """`data` unchanged; raises InputError if it is a picture, a video or a tar, which is clearer
+    than a decoding error."""
     from sempic import pictures
 
     if data.startswith(container.MAGIC):
         return data
     if kind := pictures.kind(data):
         raise InputError(f"a picture ({kind}), not a .sempic file; sempic encode makes one")
+    if formats.is_video(data):
+        raise InputError("a video, not a .sempic file; sempic encode makes one")
     if formats.is_tar(data):
         raise InputError(f"not a .sempic file; {_TAR}")
     return data
