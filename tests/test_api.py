@@ -291,13 +291,23 @@ def test_importance_of_an_unknown_class_is_refused_also_where_it_has_no_effect(o
     [
         ({"label_quality": "lossless"}, "the label map is sent lossless"),
         ({"labels": LABELS}, "the label map is sent lossless"),
-        ({"labels": "none", "label_quality": 2}, "no label map is sent"),
+        ({"labels": "none"}, "no label map is sent"),
     ],
 )
 def test_importance_without_effect_is_said(codec, options, why):
     with pytest.warns(sempic.SempicWarning, match=f"importance has no effect: {why}"):
         stream = codec.encode(IMAGE, importance={"pole": 3}, **options)
     assert stream == codec.encode(IMAGE, **options)
+
+
+@pytest.mark.parametrize(
+    "options", [{"label_quality": 2}, {"label_quality": "lossless"}, {"ignore_label": 0}]
+)
+def test_options_of_the_map_without_effect_are_said(codec, options):
+    (name,) = options
+    with pytest.warns(sempic.SempicWarning, match=f"{name} has no effect: no label map is sent"):
+        stream = codec.encode(IMAGE, labels="none", **options)
+    assert stream == codec.encode(IMAGE, labels="none")
 
 
 def test_a_map_of_one_class_is_not_sent():

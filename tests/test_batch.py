@@ -75,6 +75,14 @@ def test_several_processes_make_the_same_files(shots, capsys):
     assert [Path(r["path"]).name for r in records] == ["0.png", "1.png", "2.png", "bad.png"]
 
 
+def test_the_folder_of_maps_may_be_one_that_decode_has_written(shots):
+    assert cli.main(["encode", *shots, "-o", "coded"]) == 2
+    assert cli.main(["decode", "coded", "-o", "written", "--only", "labels"]) == 0
+    assert contents_of("written", "*.png").keys() == {f"{i}.labels.png" for i in range(3)}
+    assert cli.main(["encode", "shots", "--labels", "written", "-o", "again"]) == 2
+    assert contents_of("again") == contents_of("coded")
+
+
 @pytest.fixture
 def importable(monkeypatch):
     """Let workers import this module."""

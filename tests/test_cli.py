@@ -145,6 +145,19 @@ def test_encode_takes_labels_from_a_file(photo, capsys):
     assert sempic.unpack(Path("photo.sempic").read_bytes()).palette == 2
 
 
+@pytest.mark.parametrize("palette", ["camvid", "cityscapes", "cityscapes-labelids", "indices"])
+def test_encode_takes_the_map_that_decode_writes(photo, palette):
+    labels = LABELS if palette == "camvid" else LABELS + 8
+    stream = sempic.encode(IMAGE, labels=labels, palette=palette)
+    Path("coded.sempic").write_bytes(stream)
+    assert cli.main(["decode", "coded.sempic", "--only", "labels", "-o", "map.png"]) == 0
+    assert cli.main(["encode", "photo.png", "--labels", "map.png"]) == 0
+    assert Path("photo.sempic").read_bytes() == stream
+    named = ["encode", "photo.png", "--labels", "map.png", "--palette", "indices"]
+    assert cli.main(named) == 0  # a given palette wins
+    assert sempic.unpack(Path("photo.sempic").read_bytes()).palette == 0
+
+
 def test_encode_sends_no_map_on_demand(photo, capsys):
     expected = sempic.encode(IMAGE, labels="none")
     assert cli.main(["encode", "photo.png", "--labels", "none"]) == 0
@@ -250,11 +263,14 @@ def test_a_target_beyond_the_finest_level_is_reported(photo, capsys):
         ("decode photo.png", "photo.png: by its name a picture, not a .sempic"),
         ("decode photo.png -o b.png", "photo.png: a picture (PNG), not a .sempic file"),
         ("info photo.png", "photo.png: a picture (PNG), not a .sempic file; sempic encode"),
+        ("decode film.sempic", "film.sempic: a video, not a .sempic file; sempic encode makes one"),
+        ("info film.sempic", "film.sempic: a video, not a .sempic file; sempic encode makes one"),
         ("encode a.sempic", "a.sempic: by its name a .sempic file already"),
     ],
 )
 def test_options_without_effect_are_refused(photo, command, said, capsys):
     Path("a.sempic").write_bytes(sempic.pack(width=64, height=48, labels=LABELS))
+    Path("film.sempic").write_bytes(b"\x1aE\xdf\xa3 and so on")
     before = {name: Path(name).read_bytes() for name in files()}
     try:
         code = cli.main(command.split())

@@ -101,6 +101,14 @@ def test_options_are_values():
         DecodeOptions(fidelity=2)
 
 
+def test_a_palette_file_may_be_any_path_object(tmp_path):
+    path = tmp_path / "balls.json"
+    with pytest.raises(InputError, match=r"balls\.json: not a palette file"):
+        EncodeOptions(palette=path)
+    path.write_text('{"name": "balls", "classes": [{"name": "ball"}]}')
+    assert EncodeOptions(palette=path) == EncodeOptions(palette=str(path))
+
+
 def test_the_help_of_palette_names_those_of_label_maps_apart():
     parser = commands.parsers("encode")[1]["encode"]
     (said,) = (action.help for action in parser._actions if action.dest == "palette")
@@ -120,8 +128,9 @@ def test_the_options_of_the_command_line_are_the_checked_ones(capsys):
         quality=3, importance={"car": 2.0, "person": float("inf")}, label_quality="lossless"
     )
     for wrong, said in (
-        ("--label-quality 9", "label_quality is 1…5, not 9"),
-        ("--label-quality best", "invalid value: 'best'"),
+        ("--label-quality 9", "label_quality is 1…5 or lossless, not 9"),
+        ("--label-quality best", "label_quality is 1…5 or lossless, not 'best'"),
+        ("--quality best", "invalid value: 'best'"),
         ("--importance car", "'car' is not NAME=NUMBER"),
         ("--palette nowhere", "palette 'nowhere' is not one of"),
         ("--ignore-label 256", "ignore_label is 0…255, not 256"),

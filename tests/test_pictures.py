@@ -552,6 +552,33 @@ def test_ordered_and_unrelated_palettes_are_read_by_index(palette):
             assert np.array_equal(pictures.read_labels(saved(picture), palette), ids)
 
 
+@pytest.mark.parametrize("palette", [CAMVID, CITYSCAPES, CITYSCAPES_FULL, INDICES])
+def test_the_palette_of_a_map_is_that_of_its_colours(palette):
+    for ids in (LABELS, np.zeros_like(LABELS)):
+        for suffix in (".png", ".bmp"):
+            data = pictures.encode_labels(ids, palette, suffix)
+            assert pictures.palette_of(data) is palette
+            assert np.array_equal(pictures.read_labels(data, palette), ids)
+    if palette in (CAMVID, CITYSCAPES):
+        ids = (np.arange(600).reshape(20, 30) % len(palette.classes)).astype(np.uint8)
+        sorted_colours = saved(PIL.Image.fromarray(palette.paint(ids)).quantize(256))
+        assert pictures.palette_of(sorted_colours) is palette
+
+
+def test_maps_without_colours_of_a_palette_have_camvids_ids():
+    ramp = np.repeat(np.arange(256, dtype=np.uint8), 3).tobytes()
+    for table in (None, ramp, bytes(768)):
+        picture = PIL.Image.fromarray(LABELS)
+        if table is not None:
+            picture.putpalette(table)
+        assert pictures.palette_of(saved(picture)) is CAMVID
+    picture.putpalette(bytes(range(9)))
+    with pytest.warns(SempicWarning, match="no palette: its ids are read as those of camvid"):
+        assert pictures.palette_of(saved(picture)) is CAMVID
+    with pytest.raises(LabelMapError, match="empty"):
+        pictures.palette_of(b"")
+
+
 def test_colours_that_contradict_the_indices_are_refused():
     """The first colours of VOC are two of CamVid's in another order; the others are foreign."""
     picture = PIL.Image.fromarray(LABELS % 2)

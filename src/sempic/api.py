@@ -201,7 +201,7 @@ class Codec:
         image: PIL.Image.Image | npt.NDArray[np.uint8],
         *,
         labels: npt.NDArray[np.uint8] | Literal["none"] | None = None,
-        palette: int | str | None = None,
+        palette: int | str | os.PathLike[str] | None = None,
         quality: int = DEFAULT_QUALITY,
         coarse_codec: str = "bpg",
         target_bpp: float | None = None,

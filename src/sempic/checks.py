@@ -40,14 +40,14 @@ def several(name: str, value: Any) -> Iterator[Any]:
 def switch(name: str, value: Any) -> bool:
     """True or False; raises InputError."""
     if not isinstance(value, (bool, np.bool_)):
-        raise InputError(f"{name} is True or False, not {_shown(value)}")
+        raise InputError(f"{name} is True or False, not {shown(value)}")
     return bool(value)
 
 
 def whole(name: str, value: Any, low: float | None = None, high: float | None = None) -> int:
     """A whole number from `low` to `high`; raises InputError."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
-        raise InputError(f"{name} is a whole number, not {_shown(value)}")
+        raise InputError(f"{name} is a whole number, not {shown(value)}")
     number(name, value)  # refuses numbers too large for the arithmetic that follows
     return int(_within(name, int(value), low, high))
 
@@ -55,13 +55,13 @@ def whole(name: str, value: Any, low: float | None = None, high: float | None = 
 def number(name: str, value: Any, low: float | None = None, high: float | None = None) -> float:
     """A finite number from `low` to `high`; raises InputError."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-        raise InputError(f"{name} is a number, not {_shown(value)}")
+        raise InputError(f"{name} is a number, not {shown(value)}")
     try:
         result = float(value)
     except OverflowError:
         result = math.inf
     if not math.isfinite(result):
-        raise InputError(f"{name} is a finite number, not {_shown(value)}")
+        raise InputError(f"{name} is a finite number, not {shown(value)}")
     return _within(name, result, low, high)
 
 
@@ -75,7 +75,7 @@ def weight(name: str, value: Any) -> float:
 def one_of(name: str, value: Any, options: Collection[str]) -> str:
     """One of the words in `options`; raises InputError that lists them."""
     if not isinstance(value, str) or value not in options:
-        raise InputError(f"{name} {_shown(value)} is not one of {', '.join(options)}")
+        raise InputError(f"{name} {shown(value)} is not one of {', '.join(options)}")
     return value
 
 
@@ -100,12 +100,12 @@ def _within(name: str, value: float, low: float | None, high: float | None) -> f
     if (low is None or value >= low) and (high is None or value <= high):
         return value
     if low is not None and high is not None:
-        raise InputError(f"{name} is {low:.12g}…{high:.12g}, not {_shown(value)}")
+        raise InputError(f"{name} is {low:.12g}…{high:.12g}, not {shown(value)}")
     bound = f"{low:.12g} or more" if low is not None else f"{high:.12g} or less"
-    raise InputError(f"{name} must be {bound}, not {_shown(value)}")
+    raise InputError(f"{name} must be {bound}, not {shown(value)}")
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value for a message: short, on one line."""
     if isinstance(value, int) and value.bit_length() > 100:
         return "a number of that many digits"

@@ -180,12 +180,18 @@ def settled(
 ) -> LabelMap | None:
     """The user's label map, checked, with 255 and `ignore_label` as void; None for None or "none".
 
-    Raises InputError or LabelMapError.
+    Warns, for "none", of options that have no effect without a map. Raises InputError or
+    LabelMapError.
     """
-    if labels is None or (isinstance(labels, str) and labels == "none"):
+    if labels is None:
         return None
     if isinstance(labels, str):
-        raise InputError(f"labels are an array or 'none', not {labels!r}")
+        if labels != "none":
+            raise InputError(f"labels are an array or 'none', not {labels!r}")
+        for name in ("label_quality", "ignore_label"):
+            if getattr(options, name) is not None:
+                warn(f"{name} has no effect: no label map is sent")
+        return None
     height, width = pixels.shape[:2]
     palette = options.known_palette
     if getattr(labels, "shape", None) == (width, height) != (height, width):

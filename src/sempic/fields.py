@@ -231,7 +231,7 @@ def _parsed(kind: Any, text: str) -> Any:
     for member in typing.get_args(kind):
         with contextlib.suppress(ValueError):
             return _parsed(member, text)
-    raise ValueError
+    return text  # the check of the field says what it may be
 
 
 def pair(text: str) -> tuple[str, float]:

@@ -7,7 +7,9 @@ them in full.
 
 from __future__ import annotations
 
+import contextlib
 import operator
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
@@ -84,7 +86,11 @@ def label_quality_option(help: str) -> Any:
 
 
 def _label_quality(name: str, value: Any) -> LabelQuality:
-    return LOSSLESS if value == LOSSLESS else checks.whole(name, value, 1, 5)
+    if isinstance(value, str) and value == LOSSLESS:
+        return LOSSLESS
+    with contextlib.suppress(InputError):
+        return checks.whole(name, value, 1, 5)
+    raise InputError(f"{name} is 1…5 or {LOSSLESS}, not {checks.shown(value)}")
 
 
 def _importance(name: str, value: Any) -> Mapping[str, float]:
@@ -123,6 +129,8 @@ def _boxes(name: str, value: Any) -> tuple[tuple[int, ...], ...]:
 
 
 def _palette(name: str, value: Any) -> int | str:
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
     if isinstance(value, str):
         find(value)
         return value
@@ -150,8 +158,8 @@ class EncodeOptions(SenderOptions):
         "the highest quality whose file has at most this many bytes", None, low=1, metavar="N"
     )
     palette: int | str | None = option(
-        "palette of your label map (default: camvid). Without a map: camvid or cityscapes, and the "
-        "segmenter's classes are mapped to it",
+        "palette of your label map (default: of a file, that which has its colours; else camvid). "
+        "Without a map: camvid or cityscapes, and the segmenter's classes are mapped to it",
         None,
         check=_palette,
         metavar="PALETTE",

@@ -26,7 +26,7 @@ from sempic.errors import (
     refused,
     warn,
 )
-from sempic.palette import CAMVID, INDICES, Palette
+from sempic.palette import CAMVID, CITYSCAPES, CITYSCAPES_FULL, INDICES, Palette
 from sempic.scene import Image, LabelMap
 
 _Result = TypeVar("_Result")
@@ -102,6 +102,27 @@ def read_labels(data: bytes, palette: Palette = CAMVID) -> LabelMap:
     if ids.min() < 0 or ids.max() > 255:
         raise LabelMapError(f"ids are 0…255, this label map has {ids.min()}…{ids.max()}")
     return ids.astype(np.uint8)
+
+
+def palette_of(data: bytes) -> Palette:
+    """The palette of a label map file: that which has all colours of a palette picture, as
+    `encode_labels` writes it; CamVid for grey maps and for colours of no built-in palette. Warns of
+    the latter.
+
+    Raises LabelMapError: not a picture, or damaged.
+    """
+    picture = _open(_checked(data, LabelMapError), LabelMapError)
+    _load(picture, LabelMapError)
+    colours = (picture.mode == "P" and picture.getpalette("RGB")) or []
+    listed = {tuple(colours[i : i + 3]) for i in range(0, len(colours) - 2, 3)}
+    for palette in (CAMVID, CITYSCAPES, CITYSCAPES_FULL):
+        if listed <= {*palette.colours, (0, 0, 0)}:  # black fills palettes up
+            return palette
+    if listed == {*INDICES.colours}:
+        return INDICES
+    if any(len({*colour}) > 1 for colour in listed):  # not a grey map
+        warn("the label map has colours of no palette: its ids are read as those of camvid")
+    return CAMVID
 
 
 def is_map(data: bytes) -> bool | None:

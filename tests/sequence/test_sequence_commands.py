@@ -160,6 +160,7 @@ def test_invalid_rates_are_refused(capsys, text):
         ("encode photo.png --fps 5", "--fps is for videos"),
         ("encode text.mp4", "text.mp4: not a video"),
         ("encode moving.webp --sequence", "can be read: of pictures, only animated GIFs and PNGs"),
+        ("encode moving.avif --sequence", "can be read: of pictures, only animated GIFs and PNGs"),
         ("encode none.mp4", "none.mp4: not a video that can be read: No such file"),
         ("encode rtsp://host/x", "name the output"),
         ("encode drive.mp4 -o drive.mp4", "under the name of a picture or a video"),
@@ -175,6 +176,8 @@ def test_invalid_rates_are_refused(capsys, text):
 def test_errors_take_one_line(clip, capsys, command, says):
     PIL.Image.fromarray(FRAMES[0]).save("photo.png")
     (clip / "moving.webp").write_bytes(pictures.animation(FRAMES, 10, "WEBP"))
+    first, *rest = map(PIL.Image.fromarray, FRAMES)
+    first.save("moving.avif", save_all=True, append_images=rest, duration=100)
     (clip / "text.mp4").write_text("no video")
     data = b"".join(sequence.encode(FRAMES[:2], codec=api.Codec()))
     (clip / "drive.sempic").write_bytes(data)

@@ -24,6 +24,8 @@ def test_wrong_query_parameters_are_named(client):
         refused(answer, 422, "InputError", part)
     for query, message in (
         ({"quality": 0}, "quality: "),
+        ({"label_quality": 9}, "label_quality: Input should be less than or equal to 5, or Input"),
+        ({"label_quality": 9}, "should be 'lossless'"),
         ({"importance": "car:2"}, "importance: 'car:2' is not NAME=NUMBER"),
         ({"check_budget": 0.1}, "check_budget is for check"),
     ):

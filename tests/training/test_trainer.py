@@ -243,6 +243,18 @@ def test_a_large_export_is_reported(tmp_path, monkeypatch, capsys):
     assert "larger than 16 MiB" in capsys.readouterr().out
 
 
+def test_the_last_lines_name_what_was_written(tmp_path, capsys):
+    class Silent(Line):  # as without data for validation
+        def validate(self, state, sheet):
+            return {}
+
+    trained(tmp_path / "run", Silent, steps=1, export_dir=tmp_path / "out")
+    assert capsys.readouterr().out.splitlines() == [
+        f"{tmp_path / 'run/line.safetensors'}: weights of step 1",
+        f"{tmp_path / 'out'}: 2 files",
+    ]
+
+
 def test_a_run_too_short_for_a_log_exports(tmp_path, monkeypatch):
     monkeypatch.setattr(Line, "validate", lambda *_: {})
     trained(tmp_path / "run", steps=1, log_every=50, export_dir=tmp_path / "out")

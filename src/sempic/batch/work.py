@@ -31,7 +31,7 @@ from sempic.fields import another, option
 from sempic.jobs import STDOUT, Job, is_unnamed, read
 from sempic.options import DecodeOptions, EncodeOptions, Models
 from sempic.palette import PALETTES
-from sempic.scene import Scene
+from sempic.scene import LabelMap, Scene
 
 Record = dict[str, Any]
 """The report of one picture: path, output, seconds, and bytes, bpp, … or error."""
@@ -44,8 +44,8 @@ class Encode:
     """The work of `sempic encode`; its own arguments besides `options`."""
 
     labels: str | None = option(
-        "send this label map (a picture of ids, or a folder of them with the pictures' names) "
-        "instead of the segmenter's; none: no map (./none is a file)",
+        "send this label map (a picture of ids, or a folder of them with the pictures' names or "
+        "with those of decode --only labels), not the segmenter's; none: no map (./none is a file)",
         None,
         metavar="MAP",
     )
@@ -75,7 +75,20 @@ class Encode:
         if job is None or self.labels in (None, "none"):
             return None
         path = Path(self.labels)
-        return path / job.relative.with_suffix(".png") if os.path.isdir(path) else path
+        if not os.path.isdir(path):
+            return path
+        plain = path / job.relative.with_suffix(".png")
+        written = plain.with_suffix(".labels.png")
+        return written if os.path.exists(written) and not os.path.exists(plain) else plain
+
+    def _read_map(self, path: Path) -> tuple[LabelMap, int]:
+        """A label map and the id of its palette: that of the options, or of its colours."""
+        from sempic import pictures
+
+        data = read(path)
+        given = self.options.palette is not None
+        palette = self.options.known_palette if given else pictures.palette_of(data)
+        return pictures.read_labels(data, palette), palette.id
 
     def _encode(self, data: bytes, job: Job | None = None) -> tuple[bytes, Record]:
         """job: None for a member of a tar, which has no label map of the user."""
@@ -91,11 +104,12 @@ class Encode:
             raise
         coder = coder_with(segmenter=self.segmenter, verifier=self.verifier, prior=self.prior)
         labels: Any = "none" if self.labels == "none" else None
+        options = self.options.keywords()
         if (path := self._map(job)) is not None:
             with naming(path):
-                labels = pictures.read_labels(read(path), self.options.known_palette)
+                labels, options["palette"] = self._read_map(path)
         try:
-            stream = coder.encode(picture, labels=labels, **self.options.keywords())
+            stream = coder.encode(picture, labels=labels, **options)
         except LabelMapError as error:
             if path is None:
                 raise
@@ -209,14 +223,16 @@ def json_line(record: Record) -> str:
 
 
 def stream_of(data: bytes) -> bytes:
-    """`data` unchanged; raises InputError if it is a picture or a tar, which is clearer than a
-    decoding error."""
+    """`data` unchanged; raises InputError if it is a picture, a video or a tar, which is clearer
+    than a decoding error."""
     from sempic import pictures
 
     if data.startswith(container.MAGIC):
         return data
     if kind := pictures.kind(data):
         raise InputError(f"a picture ({kind}), not a .sempic file; sempic encode makes one")
+    if formats.is_video(data):
+        raise InputError("a video, not a .sempic file; sempic encode makes one")
     if formats.is_tar(data):
         raise InputError(f"not a .sempic file; {_TAR}")
     return data

@@ -76,8 +76,11 @@ def add_handlers(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         unknown = {"extra_forbidden": "there is no such option"}
-        faults = (f"{e['loc'][-1]}: {unknown.get(e['type'], e['msg'])}" for e in error.errors())
-        return _problem(request, 422, "InputError", "; ".join(faults))
+        faults: dict[str, list[str]] = {}  # an option of numbers or words has one of each
+        for e in error.errors():
+            faults.setdefault(str(e["loc"][:2][-1]), []).append(unknown.get(e["type"], e["msg"]))
+        message = "; ".join(f"{name}: {', or '.join(whys)}" for name, whys in faults.items())
+        return _problem(request, 422, "InputError", message)
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:

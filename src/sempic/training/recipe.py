@@ -78,9 +78,11 @@ class Recipe(ABC):
     def about(self) -> dict[str, Any]:
         """Metadata of the weights, JSON values."""
 
-    def save(self, state: dict[str, Tensor], folder: Path, name: str, step: int) -> None:
-        """Write the weights of `averages[name]` after a step."""
-        weights.save_tensors(state, self.kind, self.about(), folder / f"{name}.safetensors")
+    def save(self, state: dict[str, Tensor], folder: Path, name: str, step: int) -> Path:
+        """Write the weights of `averages[name]` after a step; returns the file."""
+        path = folder / f"{name}.safetensors"
+        weights.save_tensors(state, self.kind, self.about(), path)
+        return path
 
     def export(self, state: dict[str, Tensor], folder: Path) -> None:  # noqa: B027 - optional
         """Write further files of averaged weights, such as ONNX, into --export-dir."""

@@ -62,7 +62,8 @@ class Clock:
 def train(recipe: Recipe, options: RunOptions) -> None:
     """Train until --steps, --minutes or SIGTERM ends the run; resume a run that `--out` holds.
 
-    With several processes (torch.distributed) only the first one writes files.
+    With several processes (torch.distributed) only the first one writes files. The last lines that
+    it prints name the weights.
 
     Raises:
         ModelError: a logged figure is not finite, or the folder holds another run.
@@ -87,9 +88,11 @@ def train(recipe: Recipe, options: RunOptions) -> None:
         if _is_writer():
             folder.save(moving, {"step": step, "seconds": clock.seconds, "fixed": fixed})
 
+    written: list[Path] = []
+
     def save_weights() -> None:
-        for name, average in recipe.averages.items() if _is_writer() else ():
-            recipe.save(average.state, options.out, name, step)
+        averages = recipe.averages.items() if _is_writer() else ()
+        written[:] = [recipe.save(part.state, options.out, name, step) for name, part in averages]
 
     def validate() -> None:
         log.check(step)
@@ -126,6 +129,8 @@ def train(recipe: Recipe, options: RunOptions) -> None:
             save_weights()
         elif validated != step:
             validate()
+        if written:
+            print(f"{', '.join(map(str, written))}: weights of step {step}", flush=True)
         if options.export_dir is not None:
             _export(recipe, judged.state, folder, options.export_dir)
 
@@ -258,5 +263,5 @@ def _export(recipe: Recipe, state: dict[str, Tensor], run: Folder, folder: Path)
         files.write(folder / path.name, path.read_bytes())
     made = [path for path in folder.iterdir() if path.is_file()]
     large = [path for path in made if path.stat().st_size > LARGEST_EXPORT]
-    if large or len(made) > 8:
-        print(f"{folder}: {len(made)} files, of them {len(large)} larger than 16 MiB", flush=True)
+    of_them = f", of them {len(large)} larger than 16 MiB" if large else ""
+    print(f"{folder}: {len(made)} files{of_them}", flush=True)
