@@ -45,7 +45,7 @@ def has_jxl() -> bool:
 def is_video(data: bytes) -> bool:
     """Whether a file has the signature of a video: MP4, MOV, Matroska, AVI, YUV4MPEG."""
     if data[4:8] == b"ftyp":
-        return not data[8:12].startswith(_PICTURE_BRANDS)
+        return not is_picture_brand(data[8:12])
     return data.startswith((b"\x1aE\xdf\xa3", b"YUV4MPEG2 ")) or (
         data.startswith(b"RIFF") and data[8:12] == b"AVI "
     )
@@ -54,6 +54,11 @@ def is_video(data: bytes) -> bool:
 def is_tar(data: bytes) -> bool:
     """Whether a file has the signature of a tar, or of what compresses tars: gzip, bzip2, xz."""
     return data[257:262] == b"ustar" or data.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ"))
+
+
+def is_picture_brand(brand: bytes) -> bool:
+    """Whether an ISO base media file of this major brand is a picture."""
+    return brand.startswith(_PICTURE_BRANDS)
 
 
 _PICTURE_BRANDS = (b"avi", b"hei", b"hev", b"mif1", b"msf1", b"crx")

@@ -14,6 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import PIL.Image
 import pytest
 from conftest import ROOT
 from videos import camera, noisy, numbered, served
@@ -263,3 +264,12 @@ def test_a_video_from_a_pipe(clip, monkeypatch, capsys):
     (clip / "photo").write_bytes(b"\0\0\0\x18ftypheic" + bytes(99))
     assert run("encode - -o x.sempic", "photo") == 2
     assert "--sequence" not in capsys.readouterr().err
+
+
+def test_an_animated_avif_is_refused_wherever_it_comes_from(place):
+    """FFmpeg takes its first picture for a video of its own."""
+    first, second = (PIL.Image.new("RGB", (64, 48), (level, 90, 90)) for level in (40, 200))
+    first.save("x.avif", save_all=True, append_images=[second], duration=100)
+    for data in (None, Path("x.avif").read_bytes()):
+        with pytest.raises(InputError, match="only animated GIFs and PNGs are"):
+            video.Source("x.avif", data=data)

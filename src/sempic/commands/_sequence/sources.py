@@ -27,8 +27,6 @@ def open_frames(
 
     Raises InputError if they cannot be read, OutputError if the target is one of the files read.
     """
-    from sempic import formats
-
     if Path(name).is_dir():
         paths = _frame_files(Path(name))
         apart((*map(str, paths), segmenter), target)
@@ -37,12 +35,6 @@ def open_frames(
     from sempic.sequence.video import Source
 
     apart((name, segmenter), target)
-    start = b"" if name == "-" else _start(name, 12) or b""
-    if start[4:8] == b"ftyp" and not formats.is_video(start):  # FFmpeg reads its first frame alone
-        raise InputError(
-            f"{name}: not a video that can be read: of pictures, only animated GIFs and PNGs are, "
-            "and folders of frames"
-        )
     source = Source(name, rate=rate, max_side=max_side)
     named = ((f"{name}: frame {number}", frame) for number, frame in enumerate(source))
     return _of_one_size(named), source.rate, source.count
@@ -101,16 +93,16 @@ def is_empty(name: str) -> bool:
     return _start(name) == b""
 
 
-def _start(name: str, size: int = 2) -> bytes | None:
-    """The first bytes; None: not known."""
+def _start(name: str) -> bytes | None:
+    """The first two bytes; None: not known."""
     if name == "-":
         with refused(InputError, "cannot read standard input"):
-            return None if sys.stdin is None else bytes(_standard_input().peek(size)[:size])
+            return None if sys.stdin is None else bytes(_standard_input().peek(2)[:2])
     if not os.path.isfile(name):  # the first bytes of a pipe cannot be read twice
         return None
     try:
         with open(name, "rb") as file:
-            return file.read(size)
+            return file.read(2)
     except OSError:
         return None  # the caller opens the file, too, and reports the error
 

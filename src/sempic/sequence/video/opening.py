@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from fractions import Fraction
 from typing import Any, TypeVar
 
-from sempic import pictures
+from sempic import formats, pictures
 from sempic.errors import InputError, reason
 from sempic.sequence.video.names import CAMERA, ffmpeg_name, is_live
 
@@ -22,6 +22,7 @@ _FORMATS = (
     "mpjpeg,gif,apng"
 )
 """FFmpeg's names of the formats that are opened. Playlists are left out: they open other files."""
+_OF_PICTURES = "of pictures, only animated GIFs and PNGs are, and folders of frames"
 _TIMEOUT = 30.0
 """Seconds to wait for a connection and for each packet of a network stream."""
 
@@ -51,7 +52,7 @@ class Input:
             if getattr(error, "errno", None) == errno.EINVAL:  # FFmpeg's code for unknown formats
                 why = "it is broken, or of a kind that is not read here"
                 if os.path.splitext(name)[1].lower() in pictures.SUFFIXES:
-                    why = "of pictures, only animated GIFs and PNGs are, and folders of frames"
+                    why = _OF_PICTURES
             raise InputError(f"{name}: not a video that can be read: {why}") from None
 
     def _open(self, name: str, data: bytes | None, rate: Fraction | None) -> Any:
@@ -70,9 +71,14 @@ class Input:
         elif data is None:
             file = ffmpeg_name(name)
         options = {"format_whitelist": _FORMATS}
-        return self.read(
+        container = self.read(
             lambda: av.open(file, format=format, options=options, timeout=self._timeout)
         )
+        # FFmpeg takes the first picture of an animated AVIF for a video of its own.
+        if formats.is_picture_brand(container.metadata.get("major_brand", "").encode()):
+            container.close()
+            raise ValueError(_OF_PICTURES)
+        return container
 
     def read(self, work: Callable[[], _T]) -> _T:
         """The result of a call of FFmpeg. The call runs in a thread if it may block, because FFmpeg
