@@ -263,6 +263,8 @@ def format_of(suffix: str) -> str:
     format = formats.by_suffix().get(suffix.lower())
     if format is None:
         hint = f"; {install_hint('jxl')}" if suffix.lower() == ".jxl" else ""
+        if not suffix:
+            hint = "; the name of a folder ends in /"
         raise OutputError(f"cannot write pictures of type {suffix or '(no suffix)'}{hint}")
     return format
 
