@@ -20,7 +20,7 @@ from sempic.sequence.pack import Expected, Moment, Unpacker, middle
 
 _Floats = npt.NDArray[np.float32]
 
-KEPT = 0.55
+KEPT = 0.58
 """Share of the last detail that is kept where labels and coarse picture agree."""
 _NOISE = 300.0
 """Square of a change of a coarse sample that counts half."""
