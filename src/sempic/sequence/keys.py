@@ -44,7 +44,8 @@ class Keys:
     """The key frames of one sequence."""
 
     def __init__(self, rate: Fraction, interval: float | None) -> None:
-        """rate: frames in a second. interval: seconds between key frames; None: by the scene."""
+        """rate: frames in a second. interval: seconds between key frames; None: ten, and scenes may
+        stand still."""
         self._rate, self._is_adaptive = rate, interval is None
         self.interval = interval or _INTERVAL
         """Seconds between key frames."""

@@ -48,13 +48,12 @@ _STAYS = 1.5
 size at which frames are painted."""
 
 
-class _Survey(NamedTuple):
-    """What a frame would be as a single picture."""
+class _Form(NamedTuple):
+    """What single pictures of a scene are like."""
 
-    form: tuple[bool, bool]
-    """Whether pictures are halved, and whether they have a map."""
-    prediction: Prediction
-    """Of the segmenter, at the size at which the frame is painted."""
+    halved: bool = False
+    """Whether they are painted and segmented at half their size."""
+    has_map: bool = True
 
 
 class Sender:
@@ -92,14 +91,13 @@ class Sender:
         """Frames until the next segmentation."""
         self._survey_due = 0
         """Frames until the next survey."""
-        self._form = (False, True)
-        """Of the survey at the last key frame."""
-        self._halved = False
-        """Whether frames are painted and segmented at half their size."""
+        self._form = _Form()
+        """Of the frames until the next key frame."""
         self._texture: Texture = {}
         """Texture that the receiver has."""
         self._has_map = True
-        """Whether a map is sent until the next key frame, as far as is known."""
+        """Whether a map is sent until the next key frame: not if that of the key frame turned out
+        to say too little."""
         self._missing_map_reported = False
         """Whether a missing map has been reported."""
 
@@ -115,15 +113,14 @@ class Sender:
                 f"frame {packer.number} is {pixels.shape[1]}×{pixels.shape[0]}, and the first was "
                 f"{packer.size[0]}×{packer.size[1]}"
             )
-        role, prediction = self._role(planes), None
+        role = self._role(planes)
+        prediction: Prediction | None = None
         if role is Role.KEY or (self._survey_due <= 0 and self._keys.is_moving):
-            found = self._survey(pixels)
-            if role is not Role.KEY and found.form != self._form:
+            form, prediction = self._survey(pixels)
+            if role is not Role.KEY and form != self._form:
                 role = self._keys.begin()
             if role is Role.KEY:
-                self._form = found.form
-                self._halved, self._has_map = found.form
-            prediction = found.prediction
+                self._form, self._has_map = form, form.has_map
         self._survey_due -= 1
         key, fine = role is Role.KEY, role is not Role.OTHER
         self._keys.saw(None if self._before is None else _still(self._before, planes.y))
@@ -145,7 +142,12 @@ class Sender:
             return {} if still else self._new_texture(small, labels, key=key)
 
         sent = packer.pack(
-            None if still else planes, labels, advice=advice, qp=qp, key=key, halved=self._halved
+            None if still else planes,
+            labels,
+            advice=advice,
+            qp=qp,
+            key=key,
+            halved=self._form.halved,
         )
         if not still:
             self._source = planes
@@ -227,12 +229,12 @@ class Sender:
                 return False
         return True
 
-    def _survey(self, pixels: Image) -> _Survey:
-        """Decides, as for a single picture, whether pictures are halved and have a map."""
+    def _survey(self, pixels: Image) -> tuple[_Form, Prediction]:
+        """What a single picture of the frame would be, and the segmenter's prediction for it."""
         self._survey_due = max(round(_SURVEY * self._rate), self._options.segment_every or 1)
         quality = self._options.found_quality
         can_halve = self._stable is not None and self._factor % 2 == 0
-        factor = _STAYS if self._halved else 1 / _STAYS
+        factor = _STAYS if self._form.halved else 1 / _STAYS
         if self._before is None:  # the first frame
             factor = 1.0
         halved = can_halve and halving.is_soft(pixels, factor)
@@ -245,7 +247,7 @@ class Sender:
         if why is not None and not self._missing_map_reported:
             warn(f"sent without a label map: {why}")
             self._missing_map_reported = True
-        return _Survey((halved, why is None), prediction)
+        return _Form(halved, why is None), prediction
 
     def _predict(self, painted: Image) -> Prediction:
         self._labels_due = self._segment_every
@@ -253,7 +255,7 @@ class Sender:
 
     def _painted(self, pixels: Image) -> Image:
         """The frame at the size at which it is painted and segmented."""
-        return coarse.downscale(pixels, 2) if self._halved else pixels
+        return coarse.downscale(pixels, 2) if self._form.halved else pixels
 
     def _labels(
         self, prediction: Prediction | None, expected: Expected, *, key: bool
