@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from scenes import drive, packer_of, planes
 
-from sempic import api
+from sempic import api, sequence
+from sempic.errors import CorruptStream
+from sempic.models import runtime
 from sempic.sequence import Unpacker
 from sempic.sequence.painter import Painter
 
@@ -86,3 +88,73 @@ def test_a_fade_leaves_nothing_of_the_last_light():
     painter = Painter(api.Codec(receiver=api.preview))
     for moment in found:
         assert np.array_equal(painter.paint(moment), api.preview(moment.scene))
+
+
+def shifting(count):
+    """Scenes of which each third shows the same as the one before it."""
+    scenes = drive(count)
+    return [scenes[at - (at % 3 == 2)] for at in range(count)]
+
+
+def test_pictures_painted_at_a_time_are_the_same(monkeypatch):
+    monkeypatch.setattr(runtime, "cores", lambda: 3)
+    coder, found = api.Codec(), moments(shifting(8))
+    painter = Painter(coder)
+    expected = [painter.paint(moment) for moment in found]
+    assert len({picture.tobytes() for picture in expected}) > 5
+    for given in (found, [part for moment in found for part in (moment, None)]):
+        for picture, other in zip(Painter(coder).paint_all(given), expected, strict=True):
+            assert np.array_equal(picture, other)
+
+
+def test_no_moment_is_waited_for_with_a_picture_at_hand(monkeypatch):
+    monkeypatch.setattr(runtime, "cores", lambda: 2)
+    found, read, shown = moments(drive(5)), [], []
+
+    def arriving():
+        for moment in (*found[:3], None, *found[3:], None):
+            if moment is None:  # the next moment would be waited for
+                yield None
+                assert len(shown) == len(read)
+            else:
+                read.append(moment)
+                yield moment
+
+    for picture in Painter(api.Codec()).paint_all(arriving()):
+        shown.append(picture)
+    assert len(shown) == 5
+
+
+def test_pictures_before_a_fault_come_first(monkeypatch):
+    monkeypatch.setattr(runtime, "cores", lambda: 2)
+
+    def breaking():
+        yield from moments(drive(4))
+        raise CorruptStream("broken")
+
+    pictures = Painter(api.Codec()).paint_all(breaking())
+    for _ in range(4):
+        next(pictures)
+    with pytest.raises(CorruptStream, match="broken"):
+        next(pictures)
+
+
+def test_a_stream_is_not_read_ahead_while_it_arrives():
+    """A caller may decode each frame before it makes the next."""
+    packer, made = packer_of(drive(1)[0][1]), []
+
+    def arriving():
+        for picture, labels in drive(3):
+            made.append(picture)
+            yield packer.pack(planes(picture), lambda _, f=labels: f, qp=20)
+
+    for number, _ in enumerate(sequence.decode(arriving()), 1):
+        assert len(made) == number
+
+
+def test_receivers_of_others_paint_one_picture_after_the_other(monkeypatch):
+    monkeypatch.setattr(runtime, "cores", lambda: 4)
+    found, read = moments(drive(4)), []
+    arriving = (read.append(moment) or moment for moment in found)
+    for number, _ in enumerate(Painter(api.Codec(receiver=Inventor())).paint_all(arriving), 1):
+        assert len(read) == number

@@ -112,6 +112,20 @@ def test_standard_streams(clip, monkeypatch, capsys):
     assert len(list(video.Source("out.mp4"))) == 6
 
 
+@pytest.mark.skipif(os.name != "posix", reason="only POSIX tells whether a pipe has bytes")
+def test_pieces_of_a_pipe_come_as_they_arrive(monkeypatch):
+    reading, writing = os.pipe()
+    with open(reading, "rb") as file:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(file))
+        pieces = sources.read_pieces("-")
+        os.write(writing, b"abc")
+        assert [next(pieces), next(pieces)] == [b"abc", b""]
+        os.write(writing, b"de")
+        assert next(pieces) == b"de"
+        os.close(writing)
+        assert list(pieces) == []
+
+
 @pytest.mark.parametrize("names", [("-", "drive.sempic"), ("drive.sempic", "-")])
 def test_a_sequence_on_standard_input_is_decoded_alone(place, monkeypatch, capsys, names):
     data = b"".join(sequence.encode(FRAMES[:1], codec=api.Codec()))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from sempic.errors import InputError, ModelError, refused
 from sempic.processes import readable
 
 _MOST_THREADS = 256
+_worker = threading.local()
+"""`threads`: threads per network, in a thread of `workers`."""
 
 
 class Session:
@@ -27,21 +31,23 @@ class Session:
         """Raises ModelError for a missing file, or one that is no ONNX model."""
         self._path = path.absolute()
         self._shown = path
-        self._inner: Any = None
+        self._inner: dict[int, Any] = {}
         self.inner()
         _sessions.add(self)
 
     def inner(self) -> Any:
-        """onnxruntime's session in this process."""
-        if self._inner is None:
-            self._inner = _start(self._path, self._shown)
-        return self._inner
+        """onnxruntime's session in this process, for the number of threads that this thread may
+        use."""
+        count = getattr(_worker, "threads", None)
+        count = threads() if count is None else count
+        if count not in self._inner:  # two threads may start two; one is then dropped
+            self._inner[count] = _start(self._path, self._shown, count)
+        return self._inner[count]
 
     def leave(self) -> None:
-        """In a child process: forgets the inherited session without freeing it."""
-        if self._inner is not None:
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._inner))  # never freed
-            self._inner = None
+        """In a child process: forgets the inherited sessions without freeing them."""
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._inner))  # never freed
+        self._inner = {}
 
     def __reduce__(self) -> Any:
         return Session, (self._path,)
@@ -87,7 +93,31 @@ def threads() -> int:
     return int(given)
 
 
-def _start(path: Path, shown: Path) -> Any:
+def cores() -> int:
+    """The cores that networks may use. Raises InputError as `threads`."""
+    if hasattr(os, "sched_getaffinity"):
+        available = len(os.sched_getaffinity(0))
+    else:
+        available = os.cpu_count() or 1
+    return threads() or available
+
+
+def workers(count: int) -> ThreadPoolExecutor:
+    """Threads that run networks at the same time, each on its share of the cores.
+
+    Two networks on a core each do a fifth more than one after the other on two
+    (docs/experiments/speed.md).
+    """
+    share = max(1, cores() // count)
+
+    def begin() -> None:
+        _worker.threads = share
+
+    return ThreadPoolExecutor(count, initializer=begin)
+
+
+def _start(path: Path, shown: Path, count: int) -> Any:
+    """count: threads; 0: one per core."""
     import onnxruntime as ort
 
     if not path.is_file():
@@ -98,7 +128,7 @@ def _start(path: Path, shown: Path) -> Any:
     # Without threads that spin after a run, and occupy cores, decoding is a third faster.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Limits threads where several processes share a machine.
-    options.intra_op_num_threads = threads()
+    options.intra_op_num_threads = count
     # onnxruntime's errors share no base class.
     with refused(ModelError, f"{shown}: not a usable ONNX model", Exception, unfit=True):
         # onnxruntime opens no file whose name is not UTF-8.

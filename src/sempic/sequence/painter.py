@@ -7,19 +7,27 @@ picture agree with it. Where something new appears it shows the new detail alone
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-from sempic import api, checks, coarse, halving
+from sempic import api, checks, coarse, halving, receive
+from sempic.models import runtime
 from sempic.scene import Image, Scene
 from sempic.sequence.pack import Expected, Moment, Unpacker, middle
 
 _Floats = npt.NDArray[np.float32]
 
+_AT_ONCE = 4
+"""The most pictures that are painted at a time: each takes memory."""
 KEPT = 0.58
 """Share of the last detail that is kept where labels and coarse picture agree."""
 _NOISE = 300.0
@@ -44,6 +52,14 @@ class _Painted(NamedTuple):
     """Picture less base."""
 
 
+class _Sketch(NamedTuple):
+    """What a scene shows by itself, at the size at which it is painted."""
+
+    scene: Scene
+    base: _Floats
+    detail: _Floats
+
+
 class Painter:
     """Paints the moments of one sequence."""
 
@@ -52,16 +68,62 @@ class Painter:
         self._coder, self._controls = coder, controls
         self._share = checks.number("kept", kept, 0, 1)
         self._last: _Painted | None = None
+        self._newest: Scene | None = None
+        """The last scene that differed from the one before it."""
 
     def paint(self, moment: Moment) -> Image:
         """uint8 (height, width, 3)."""
-        scene, last = moment.scene, self._last
-        if last is not None and _same(last.scene, scene):
-            return last.picture
+        return self._finish(moment, self._sketch(moment.scene) if self._is_new(moment) else None)
+
+    def paint_all(self, moments: Iterable[Moment | None]) -> Iterator[Image]:
+        """The pictures of moments, in order; the same as of `paint`.
+
+        The bundled kind of receiver paints as many at a time as there are cores (at most _AT_ONCE),
+        and moments are read so far ahead. None: the next moment is not there yet; all pictures
+        until here come before it is waited for.
+        """
+        count = min(_AT_ONCE, runtime.cores())
+        if count < 2 or not isinstance(self._coder.receiver, receive.Receiver):
+            yield from (self.paint(moment) for moment in moments if moment is not None)
+            return
+        faults: list[Exception] = []
+        begun: deque[tuple[Moment, Future[_Sketch] | None]] = deque()
+        held: Moment | None = None
+        with runtime.workers(count) as workers:
+            for moment in itertools.chain(_until_fault(moments, faults), [None]):
+                if held is not None and (self._last is None or (moment is None and not begun)):
+                    yield self.paint(held)  # alone, on all cores
+                elif held is not None:
+                    scene = replace(held.scene, model=0)  # `paint` has warned of another receiver
+                    new = self._is_new(held)
+                    begun.append((held, workers.submit(self._sketch, scene) if new else None))
+                held = moment
+                while begun and (moment is None or len(begun) > count):
+                    first, sketch = begun.popleft()
+                    yield self._finish(first, None if sketch is None else sketch.result())
+        if faults:
+            raise faults[0]
+
+    def _is_new(self, moment: Moment) -> bool:
+        """Whether a moment shows something else than the moment before it."""
+        if self._newest is not None and _same(self._newest, moment.scene):
+            return False
+        self._newest = moment.scene
+        return True
+
+    def _sketch(self, scene: Scene) -> _Sketch:
         small = scene.half() if scene.halved else scene
         fresh = self._coder.synthesize(small, **self._controls).astype(np.float32)
         base = api.preview(small).astype(np.float32)
-        detail = fresh - base
+        return _Sketch(small, base, fresh - base)
+
+    def _finish(self, moment: Moment, sketch: _Sketch | None) -> Image:
+        """The picture of a moment; sketch: None if it shows the same as the last one."""
+        scene, last = moment.scene, self._last
+        if sketch is None:
+            assert last is not None
+            return last.picture
+        small, base, detail = sketch
         if last is not None and last.scene.halved != scene.halved:
             last = _at_other_size(last)
         if last is not None and (share := self._agreement(small, moment.expected)) is not None:
@@ -72,7 +134,7 @@ class Painter:
                 # Changes within the noise of quantisation would flicker.
                 base -= shares * change * (_NOISE / (_NOISE + change * change))
             detail += shares * (_moved(last.detail, moment.expected.places) - detail)
-        picture = np.clip(np.rint(base + detail), 0, 255).astype(np.uint8)
+        picture: Image = np.clip(np.rint(base + detail), 0, 255).astype(np.uint8)
         if scene.halved:
             picture = halving.doubled(picture)[: scene.height, : scene.width]
         self._last = _Painted(scene, picture, base, detail)
@@ -104,6 +166,16 @@ def _moved(picture: _Floats, places: npt.NDArray[np.int32]) -> _Floats:
     """A picture, float32 (height, width, 3), moved along; places: of `motion.enlarge`."""
     moved: _Floats = picture.reshape(-1, picture.shape[2])[places]
     return moved
+
+
+def _until_fault(
+    moments: Iterable[Moment | None], faults: list[Exception]
+) -> Iterator[Moment | None]:
+    """The moments until an exception, which goes into `faults`: pictures before it come first."""
+    try:
+        yield from moments
+    except Exception as fault:
+        faults.append(fault)
 
 
 def _same_light(a: Scene, b: Scene) -> bool:
@@ -139,11 +211,14 @@ def decode(
         controls: steps, seed, guidance, fidelity as of `sempic.decode`.
 
     For a lost frame the last picture is repeated. If parity may restore the frame, the frames after
-    it wait. Raises a BitstreamError for data that is no sequence.
+    it wait. Bytes, and lists of pieces, are all there, so several frames are painted at a time.
+    Raises a BitstreamError for data that is no sequence.
     """
     unpacker = Unpacker()
     painter = Painter(api.codec_or_shared(codec), kept=kept, **controls)
-    whole = isinstance(chunks, (bytes, bytearray, memoryview, str, os.PathLike))
-    pieces = (chunks,) if whole else checks.several("chunks", chunks)
-    for moment in unpacker.moments(map(checks.stream, pieces)):
-        yield PIL.Image.fromarray(painter.paint(moment))
+    if isinstance(chunks, (bytes, bytearray, memoryview, str, os.PathLike)):
+        chunks = [chunks]
+    moments = unpacker.moments(map(checks.stream, checks.several("chunks", chunks)))
+    whole = isinstance(chunks, (list, tuple))
+    for picture in painter.paint_all(moments) if whole else map(painter.paint, moments):
+        yield PIL.Image.fromarray(picture)

@@ -22,7 +22,7 @@ from sempic.container import SEQUENCE_MAGIC
 from sempic.errors import ImageError, InputError, LimitExceeded, RateError, SempicWarning
 from sempic.options import Models
 from sempic.palette import PALETTES
-from sempic.scene import Image, half_map
+from sempic.scene import Image, Scene, half_map
 from sempic.sequence.painter import Painter
 from sempic.sequence.video import Source
 
@@ -130,20 +130,16 @@ class Coder:
         unpacker = sequence.Unpacker(max_pixels=self._max_pixels)
         painter = Painter(self._codec, **synthesis)
 
-        def frames() -> Iterator[Image]:
-            for moment in unpacker.moments([stream]):
-                scene = moment.scene
-                if only == "labels":
-                    if scene.labels is None:
-                        yield np.zeros((scene.height, scene.width, 3), np.uint8)
-                    else:
-                        yield PALETTES[scene.palette].paint(scene.labels)
-                elif only == "coarse":
-                    yield api.preview(scene)
-                else:
-                    yield painter.paint(moment)
+        def part(scene: Scene) -> Image:
+            if only == "coarse":
+                return api.preview(scene)
+            if scene.labels is None:
+                return np.zeros((scene.height, scene.width, 3), np.uint8)
+            return PALETTES[scene.palette].paint(scene.labels)
 
-        decoded = list(self._limited(frames()))
+        moments = unpacker.moments([stream])
+        parts = (part(moment.scene) for moment in moments)
+        decoded = list(self._limited(painter.paint_all(moments) if only is None else parts))
         assert unpacker.head is not None
         writer_options = {"quality": 85, "method": 1} if format == "webp" else {}
         rate = float(unpacker.head.rate)

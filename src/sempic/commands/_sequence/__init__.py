@@ -144,11 +144,11 @@ def decode(args: argparse.Namespace) -> int:
         write: Callable[[Any], None] | None = None
         stack.enter_context(noted(name))
         advance = stack.enter_context(progress.bar(None, "frame"))
-        for moment in _moments(name, unpacker, read):
+        for picture in painter.paint_all(_moments(name, unpacker, read)):
             if write is None:
                 assert unpacker.head is not None
                 write = stack.enter_context(targets.picture_writer(target, unpacker.head.rate))
-            write(painter.paint(moment))
+            write(picture)
             advance()
     if found := damage(unpacker.course.lost, unpacker.damage):
         processes.say(f"{name}: {found}")
@@ -156,9 +156,12 @@ def decode(args: argparse.Namespace) -> int:
     return 0
 
 
-def _moments(name: str, unpacker: Unpacker, read: Summary) -> Iterator[Moment]:
-    """The frames of a file; also feeds the summary of what was read."""
+def _moments(name: str, unpacker: Unpacker, read: Summary) -> Iterator[Moment | None]:
+    """The frames of a file, and None before a wait for more; also feeds the summary of what was
+    read."""
     for piece in sources.read_pieces(name):
+        if not piece:
+            yield None
         with naming(Path(name)):
             read.feed(piece)
             yield from unpacker.feed(piece)

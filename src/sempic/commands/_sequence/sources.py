@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import select
 import sys
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -108,14 +110,25 @@ def _start(name: str) -> bytes | None:
 
 
 def read_pieces(name: str) -> Iterator[bytes]:
-    """The bytes of a file or of standard input ("-"), as they arrive. Raises InputError."""
-    if name == "-":
-        while piece := _standard_input().read1(_PIECE_SIZE):
+    """The bytes of a file or of standard input ("-"), as they arrive; b"" before a wait for more.
+
+    Raises InputError."""
+    with refused(InputError, f"{name}: cannot read"), contextlib.ExitStack() as stack:
+        file = _standard_input() if name == "-" else stack.enter_context(open(name, "rb"))
+        while True:
+            if _must_wait(file):
+                yield b""
+            if not (piece := file.read1(_PIECE_SIZE)):
+                return
             yield piece
-        return
-    with refused(InputError, f"{name}: cannot read"), open(name, "rb") as file:
-        while piece := file.read(_PIECE_SIZE):
-            yield piece
+
+
+def _must_wait(file: Any) -> bool:
+    """Whether no byte is there yet; also if the system cannot tell."""
+    try:
+        return not select.select([file], [], [], 0)[0]
+    except (OSError, ValueError):  # no files on Windows, nor those without a descriptor
+        return True
 
 
 def _standard_input() -> Any:
