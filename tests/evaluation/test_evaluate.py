@@ -9,7 +9,7 @@ import pytest
 from conftest import FakeSegmenter, street
 
 import sempic
-from sempic import cli, pictures, segment
+from sempic import cli, palette, pictures, segment
 from sempic.evaluation import evaluate as evaluation
 from sempic.evaluation import networks
 from sempic.evaluation.human_maps import read_map
@@ -371,6 +371,30 @@ def test_ids_without_a_palette_are_evaluated(results, monkeypatch, capsys):
     out = evaluate(capsys, "--num_classes", "11")[1]  # as many as CamVid has
     assert "IoU 3 " in out
     assert "IoU road" not in out
+
+
+def test_own_classes_are_evaluated(results, monkeypatch, capsys):
+    """In a process that knows them by their file alone."""
+    classes = [{"name": f"class {number}"} for number in range(12)]
+    Path("toys.json").write_text(json.dumps({"name": "toys", "classes": classes}))
+    toys = palette.find("toys.json")
+    for i in range(3):
+        labels = np.array(PIL.Image.open(f"labels/{i}.png"))
+        write_stream(results / f"sempic/{i}.sempic", labels, palette=toys.id)
+    del palette.PALETTES[toys.id], palette.BY_NAME["toys"]
+    code, out, err = evaluate(capsys)
+    assert code == 0
+    assert "palette indices, the judge knows camvid" in err
+    assert "PSNR" in out
+    assert "mIoU                 1.0000" in evaluate(capsys, "--predictions", "labels")[1]
+    out = evaluate(capsys, "--predictions", "labels", "--palette", "toys.json")[1]
+    assert "IoU class 3          1.0000" in out
+    judge = FakeSegmenter()
+    judge.palette = palette.find("toys.json").id
+    monkeypatch.setattr(segment, "load", lambda spec, **_: judge)
+    code, out, err = evaluate(capsys, "--palette", "toys.json")
+    assert (code, err) == (0, "")
+    assert "IoU class 3" in out
 
 
 def test_maps_in_the_colours_of_a_palette_have_that_palette(results, capsys):

@@ -73,7 +73,7 @@ def evaluate(
             maps = HumanMaps.find(
                 folder / "labels", palette, sent_palette, judge, settings.num_classes
             )
-            if judge is not None and judge is not maps.compared:
+            if judge is not None and judge.id != maps.compared.id:
                 notes.append(
                     f"no mIoU, and no object is confirmed: {maps.folder} has the palette "
                     f"{maps.palette.name}, the judge knows {judge.name}; name another --judge, the "

@@ -21,7 +21,7 @@ from sempic.palette import (
     INDICES,
     PALETTES,
     Palette,
-    named,
+    find,
     translate,
 )
 from sempic.scene import LabelMap
@@ -53,16 +53,16 @@ class HumanMaps:
         """The maps of a folder. Raises InputError.
 
         Args:
-            palette: of the files; None: with `num_classes` that of the streams or `indices`, else
-                Cityscapes for maps of the original's code, that whose colours the first map has,
-                that of the streams, or the judge's.
-            sent: the palette of the streams.
+            palette: of the files, a name or a JSON file; None: with `num_classes` that of the
+                streams or `indices`, else Cityscapes for maps of the original's code, that whose
+                colours the first map has, that of the streams, or the judge's.
+            sent: the name of the streams' palette, which may be unknown in this process: indices.
             judge: the judge's palette; None: there is no judge.
             num_classes: see `Settings`.
         """
         paths = by_name(folder)
         if palette is None and num_classes is not None:
-            palette = sent or INDICES.name
+            palette = sent if sent in BY_NAME else INDICES.name
         truth = _palette(palette, sent, next(iter(paths.values())), judge)
         as_train_ids = truth is CITYSCAPES_FULL and judge in (None, CITYSCAPES)
         compared = CITYSCAPES if as_train_ids else truth
@@ -94,13 +94,13 @@ class HumanMaps:
 
 def _palette(name: str | None, sent: str | None, example: Path, judge: Palette | None) -> Palette:
     if name is not None:
-        return named(name)
+        return find(name)
     with naming(example):
         picture = pictures.decode(jobs.read(example))
         if _unscaled(picture, CITYSCAPES) is not None:
             return CITYSCAPES
     found = _with_colours(picture, *filter(None, (BY_NAME.get(sent or ""), judge))) or (
-        judge if sent is None else named(sent)
+        judge if sent is None else BY_NAME.get(sent, INDICES)
     )
     if found is None:
         raise InputError(f"{example}: the palette of its ids is unknown: name it with --palette")
