@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import time
 
 import numpy as np
 import pytest
@@ -70,13 +71,25 @@ def test_a_corpus_is_made_once_and_aligned(tmp_path, data, capsys):
 
 def test_a_corpus_of_other_files_or_options_is_refused(tmp_path, data):
     make(options(data, tmp_path / "c"))
-    with pytest.raises(InputError, match="other files or options"):
-        make(options(data, tmp_path / "c", seed=1))
+    with pytest.raises(InputError, match=r"other files or options \(renditions, seed\)"):
+        make(options(data, tmp_path / "c", seed=1, renditions=1))
+    with pytest.raises(InputError, match=r"\(folders\)"):
+        make(options(data.rename(tmp_path / "streets"), tmp_path / "c"))
+    (tmp_path / "streets").rename(data)
     image, labels = street(144, 192, 9)
     Image.fromarray(image).save(data / "train/9.png")
     Image.fromarray(labels).save(data / "trainannot/9.png")
     with pytest.raises(InputError, match="other files or options"):
         make(options(data, tmp_path / "c"))
+
+
+def test_other_weights_replace_those_of_a_corpus(tmp_path, data, capsys):
+    make(options(data, tmp_path / "c", renditions=1))
+    made = (tmp_path / "c/shard-0000.tar").stat().st_mtime_ns
+    make(options(f"{data}=2.5", tmp_path / "c", renditions=1))
+    assert "with other weights now" in capsys.readouterr().out
+    assert open_corpus([tmp_path / "c"]).weights == {"camvid": 2.5}
+    assert (tmp_path / "c/shard-0000.tar").stat().st_mtime_ns == made
 
 
 def test_several_processes_write_the_same_bytes(tmp_path, data):
@@ -164,17 +177,40 @@ def test_workers_leave_ctrl_c_to_their_parent(tmp_path, data, monkeypatch):
     class Pool(contextlib.nullcontext):
         map = staticmethod(map)
 
-        def __init__(self, count, context, begin, args):
+        def __init__(self, count, context, begin):
             super().__init__(self)
-            begin(*args)
+            begin()
 
     monkeypatch.setattr(render, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(render.processes, "watch_parent", lambda: None)
     before = signal.getsignal(signal.SIGINT)
     try:
         list(render._rendered([], options(data, tmp_path, workers=2)))
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def waits(options, job):
+    (options.out / f"begun{job.rendition}").touch()
+    time.sleep(600)
+
+
+def test_workers_end_with_a_killed_parent(tmp_path, data):
+    code = (
+        "import sys; from pathlib import Path; import test_corpus as t; t.render._work = t.waits; "
+        "t.make(t.options(sys.argv[1], Path(sys.argv[2]), workers=2))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, data, tmp_path / "c"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+    ) as parent:
+        while len(list(tmp_path.glob("c/begun*"))) < 2:
+            assert parent.poll() is None
+            time.sleep(0.05)
+        parent.kill()
+        parent.communicate(timeout=60)  # the workers hold the pipe as long as they live
 
 
 def dies(options, job):

@@ -78,7 +78,7 @@ class Corpus:
 
 
 def about(folder: Path) -> dict[str, Any]:
-    """The content of `corpus.json`. Raises InputError."""
+    """The content of `corpus.json`, with "recipe" and "sources". Raises InputError."""
     path = folder / "corpus.json"
     with refused(
         InputError, f"{path}: no corpus of `sempic train corpus`", *JSON_FAULTS, unfit=True
@@ -86,6 +86,8 @@ def about(folder: Path) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(path.read_text("utf-8"))
         if found.get("format") != FORMAT:
             raise InputError(f"{path}: format {found.get('format')!r}, expected {FORMAT!r}")
+        if not all(isinstance(found.get(part), dict) for part in ("recipe", "sources")):
+            raise InputError(f"{path}: damaged")
     return found
 
 

@@ -23,7 +23,7 @@ import PIL.Image
 import PIL.ImageFilter
 from tqdm import tqdm
 
-from sempic import coarse, files, pictures, texture
+from sempic import coarse, files, pictures, processes, texture
 from sempic.api import Codec
 from sempic.errors import InputError, OutputError, SempicError, SempicWarning, refused
 from sempic.evaluation.folders import spread
@@ -153,23 +153,32 @@ def make(options: CorpusOptions) -> None:
         jobs += [Job(item, 0, True) for item in val]
         sources[source.name] = {"pictures": len(train), "weight": source.weight}
     recipe = _recipe(options, classes, jobs)
-    key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
     if exists:
-        if about(options.out).get("key") != key:
+        found = about(options.out)
+        there = {**found["recipe"], "folders": sorted(found["sources"])}
+        wanted = {**recipe, "folders": sorted(sources)}
+        if others := [name for name, value in wanted.items() if there.get(name) != value]:
             raise InputError(
-                f"{options.out} holds a corpus of other files or options: choose another --out"
+                f"{options.out} holds a corpus of other files or options ({', '.join(others)}): "
+                "choose another --out"
             )
-        print(f"{options.out}: this corpus is there already")
+        new = ""
+        if found["sources"] != sources:
+            _write_about(options.out, {**found, "sources": sources})
+            new = ", with other weights now"
+        print(f"{options.out}: this corpus is there already{new}")
         return
+    print("pictures:", ", ".join(f"{k} {v['pictures']}" for k, v in sources.items()), flush=True)
     with _folder(options.out):
         packed = tqdm(_rendered(jobs, options), total=len(jobs), unit="sample", disable=None)
         samples, shards = _write(options.out, packed)
-        made = {
-            "format": FORMAT, "key": key, "recipe": recipe, "sources": sources,
-            "samples": samples, "shards": shards,
-        }  # fmt: skip
-        files.write(options.out / "corpus.json", (json.dumps(made, indent=1) + "\n").encode())
+        made = {"recipe": recipe, "sources": sources, "samples": samples, "shards": shards}
+        _write_about(options.out, {"format": FORMAT, **made})
     print(f"{options.out}: {samples} samples in {shards} shards")
+
+
+def _write_about(folder: Path, about: dict[str, Any]) -> None:
+    files.write(folder / "corpus.json", (json.dumps(about, indent=1) + "\n").encode())
 
 
 @contextlib.contextmanager
@@ -246,9 +255,7 @@ def _rendered(jobs: Sequence[Job], options: CorpusOptions) -> Iterator[dict[str,
         yield from map(work, jobs)
         return
     context = multiprocessing.get_context("spawn")  # forked ONNX sessions hang
-    # Ctrl-C in a terminal reaches workers, too: this process ends them.
-    ignored = (signal.SIGINT, signal.SIG_IGN)
-    with ProcessPoolExecutor(options.workers, context, signal.signal, ignored) as pool:
+    with ProcessPoolExecutor(options.workers, context, _begin) as pool:
         ahead = 8 * options.workers  # bounds the memory of finished samples
         try:
             for first in range(0, len(jobs), ahead):
@@ -256,6 +263,13 @@ def _rendered(jobs: Sequence[Job], options: CorpusOptions) -> Iterator[dict[str,
         except BrokenProcessPool:
             few = "fewer --workers take less"
             raise SempicError(f"a worker process died (out of memory? {few})") from None
+
+
+def _begin() -> None:
+    """Called in each worker process."""
+    processes.watch_parent()
+    # Ctrl-C in a terminal reaches workers, too: the parent ends them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _work(options: CorpusOptions, job: Job) -> dict[str, bytes]:
