@@ -28,6 +28,8 @@ def test_original_checkpoints_convert_both_ways(tmp_path, capsys):
     assert (again.config, process) == (model.config, PROCESS)
     assert cli.main(["train", "convert", str(ours), str(back)]) == 0
     assert capsys.readouterr().out.strip() == flags
+    assert cli.main(["train", "convert", "absent.pt", "ours.onnx"]) == 2
+    assert "ours.onnx: the name of weights ends in .safetensors" in capsys.readouterr().err
     found = read_original(back)
     assert found.keys() == model.state_dict().keys()
     assert all(torch.equal(v, found[k]) for k, v in model.state_dict().items())

@@ -16,6 +16,8 @@ def test_weights_keep_their_configuration_and_other_files_are_named(tmp_path):
     weights.save_network(network, tmp_path / "a.safetensors")
     loaded = weights.load_receiver(tmp_path / "a.safetensors")
     assert loaded.config == TINY
+    (tmp_path / "other").touch()
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
     for a, b in zip(network.parameters(), loaded.parameters(), strict=True):
         assert (a == b).all()
     with pytest.raises(ModelError, match="not the weights of a segmenter, but of a compact"):

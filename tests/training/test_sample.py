@@ -367,6 +367,15 @@ def test_the_sampling_defaults_are_the_papers():
     }
 
 
+def test_an_unwritable_folder_is_named_before_anything_is_sampled(
+    weights, data, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sample, "reconstruct", None)
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="file: not a writable folder"):
+        sampled(flags(weights, data, tmp_path / "file"))
+
+
 def test_results_do_not_replace_the_data(weights, tmp_path):
     for part in ("images", "labels"):
         (tmp_path / part).mkdir()

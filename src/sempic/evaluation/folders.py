@@ -43,6 +43,7 @@ def find_pictures(
     found = [path for path in searched.files if fnmatch.fnmatchcase(path.name, pattern)]
     if not found:
         which = f" {pattern}" * (pattern != "*") + " (subfolders are not searched)" * (not deep)
+        which += f" ({', '.join(suffixes)})" * (suffixes is not pictures.SUFFIXES)
         raise InputError(f"{folder}: no pictures{which}")
     return found
 

@@ -39,11 +39,14 @@ def save_tensors(
         refused(OutputError, what, OSError, SafetensorError, unfit=True),
         files.removed_on_failure(part),
     ):
+        part.touch()
+        mode = part.stat().st_mode  # as of other files; safetensors' are for their owner alone
         save_file(
             {key: value.detach().cpu().contiguous() for key, value in state.items()},
             part,
             {f"sempic.{kind}": json.dumps(metadata)},
         )
+        part.chmod(mode)
         files.move_to_target(part, path)
 
 

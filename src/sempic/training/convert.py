@@ -20,6 +20,7 @@ def run(arguments: Mapping[str, Any]) -> None:
     source, target = Path(flags.pop("source")), Path(flags.pop("target"))
     apart((source,), target)
     if source.suffix.lower() != ".safetensors":
+        files.need_suffix(target, ".safetensors", "weights")
         model, process = open_model(source, flags or None)
         save_model(target, model.state_dict(), model.config, process)
         return

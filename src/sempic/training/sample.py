@@ -100,6 +100,7 @@ def run(flags: Mapping[str, Any]) -> None:
             "this network sees instance edges, which a .sempic file does not carry: rates lack them"
         )
     items = scenes.dataset.items
+    files.check_writable(Path(config.results_path), folder=True)
     _refuse_replacing(items, data, Path(config.results_path))
     palette = scenes.dataset.palette
     count = min(config.num_samples or len(scenes), len(scenes))

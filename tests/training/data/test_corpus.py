@@ -85,6 +85,7 @@ def test_a_corpus_of_other_files_or_options_is_refused(tmp_path, data):
 
 def test_other_weights_replace_those_of_a_corpus(tmp_path, data, capsys):
     make(options(data, tmp_path / "c", renditions=1))
+    assert "pictures: camvid " in capsys.readouterr().out
     made = (tmp_path / "c/shard-0000.tar").stat().st_mtime_ns
     make(options(f"{data}=2.5", tmp_path / "c", renditions=1))
     assert "with other weights now" in capsys.readouterr().out

@@ -154,7 +154,7 @@ def test_unusable_sources_are_named(tmp_path):
 
     assert "no such folder" in refused(str(tmp_path / "no"))
     assert "'much' is no number" in refused(f"{tmp_path}=much")
-    assert f"{tmp_path}: no pictures" in refused(str(tmp_path))
+    assert f"{tmp_path}: no pictures (.png, .jpg, " in refused(str(tmp_path))
     write(tmp_path / "d/x.png")
     assert "no pictures to learn from" in refused(f"{tmp_path / 'd'}=0")
     write(tmp_path / "a/images/x.png", tmp_path / "a/labels/y.png")

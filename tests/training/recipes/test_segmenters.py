@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -133,7 +134,7 @@ def test_a_segmenter_trains_resumes_and_is_exported(tmp_path, capsys):
     assert run(1, "--init", tmp_path / "out/segmenter.safetensors", out="again") == 0
 
 
-def test_maps_without_a_known_pixel_are_refused(tmp_path):
+def test_maps_without_a_known_pixel_are_refused(tmp_path, capsys):
     for part in ("images", "labels"):
         (tmp_path / part).mkdir()
         shape = (64, 64, 3) if part == "images" else (64, 64)
@@ -141,3 +142,8 @@ def test_maps_without_a_known_pixel_are_refused(tmp_path):
     given = SegmenterOptions(data=(str(tmp_path),), out=tmp_path / "out", steps=1, classes="camvid")
     with pytest.raises(InputError, match="no pixel of a map is of any class of camvid"):
         segmenter.Segmenter(given, torch.device("cpu"))
+    assert "nothing is validated" in capsys.readouterr().out
+    for name in ("init", "teacher"):  # before the pictures
+        wrong = dataclasses.replace(given, data=("absent",), **{name: tmp_path / "x.safetensors"})
+        with pytest.raises(ModelError, match=r"x\.safetensors: cannot read"):
+            segmenter.Segmenter(wrong, torch.device("cpu"))

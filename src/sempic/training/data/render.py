@@ -146,9 +146,11 @@ def make(options: CorpusOptions) -> None:
         raise InputError(f"{options.segmenter}: no such file")
     classes, _ = _tools(options)
     jobs: list[Job] = []
-    sources = {}
+    sources, shown = {}, []
     for source in open_sources(options.data, classes):
         train, val = _chosen(source, options)
+        without = " without label maps" * (not any(_has_map(item) for item in train))
+        shown.append(f"{source.name} {len(train)}{without}")
         jobs += [Job(item, n, False) for item in train for n in range(options.renditions)]
         jobs += [Job(item, 0, True) for item in val]
         sources[source.name] = {"pictures": len(train), "weight": source.weight}
@@ -168,7 +170,7 @@ def make(options: CorpusOptions) -> None:
             new = ", with other weights now"
         print(f"{options.out}: this corpus is there already{new}")
         return
-    print("pictures:", ", ".join(f"{k} {v['pictures']}" for k, v in sources.items()), flush=True)
+    print("pictures:", ", ".join(shown), flush=True)
     with _folder(options.out):
         packed = tqdm(_rendered(jobs, options), total=len(jobs), unit="sample", disable=None)
         samples, shards = _write(options.out, packed)
@@ -210,16 +212,19 @@ def _chosen(source: Source, options: CorpusOptions) -> tuple[Sequence[Item], Seq
     """The pictures of a source for training and for validation."""
     train, val = spread(source.train, options.limit), spread(source.val, JUDGED)
     if options.segmenter is None:  # only pictures with a map can be used
-        train = [item for item in train if item.labels or item.teacher]
-        val = [item for item in val if item.labels or item.teacher]
+        train, val = ([item for item in part if _has_map(item)] for part in (train, val))
     if not train:
         raise InputError(
-            f"{source.name}: its pictures have no label maps: give --segmenter, or the folder the "
-            "weight 0"
+            f"{source.name}: its pictures have no label maps in a known layout "
+            "(docs/guides/train.md): give --segmenter, or the folder the weight 0"
         )
     if not val and len(train) > 4 * options.renditions:
         train, val = hold_out(train, max(1, min(JUDGED, len(train) // 40)))
     return train, val
+
+
+def _has_map(item: Item) -> bool:
+    return item.labels is not None or item.teacher is not None
 
 
 def _recipe(options: CorpusOptions, classes: Taxonomy, jobs: Sequence[Job]) -> dict[str, Any]:

@@ -125,7 +125,7 @@ def grow_head(network: SegmentationNet, given: SegmentationNet, path: Path) -> N
 def _loaded(source: Source, classes: Taxonomy) -> Pictures | None:
     """A source's pictures with maps; None without any, since other sources may have maps."""
     images, maps = [], []
-    for item in tqdm(source.train, desc=source.name, mininterval=2, leave=False):
+    for item in tqdm(source.train, desc=source.name, leave=False, disable=None):
         image, known = item.opened(classes)
         if known is not None:
             images.append(image)
@@ -176,9 +176,14 @@ class Segmenter(OwnRecipe):
 
     def __init__(self, options: SegmenterOptions, device: torch.device) -> None:
         super().__init__(options, device, taxonomy.load(options.classes))
+        self.config = SegmenterConfig(backbone=options.backbone, classes=self.taxonomy.classes)
+        begin = options.init and load_segmenter(options.init)
+        self.teacher = self._load_teacher(options.teacher)
         opened = open_sources(options.data, self.taxonomy)
         val = [i for s in opened for i in spread(s.val, options.judged)]
         self.validation = Validation(val, self.taxonomy, options.enlarge)
+        if not self.validation.scenes:
+            print("no folder has a split val with label maps: nothing is validated", flush=True)
         loaded = (_loaded(source, self.taxonomy) for source in opened)
         sources = [pictures for pictures in loaded if pictures is not None]
         if not sources:
@@ -197,11 +202,10 @@ class Segmenter(OwnRecipe):
         self.views = Views(
             sources, self.taxonomy, size=options.crop, heights=options.heights, device=device
         )
-        self.config = SegmenterConfig(backbone=options.backbone, classes=self.taxonomy.classes)
         network = SegmentationNet(self.config)
         network.palette = self.taxonomy.palette
-        if options.init is not None:
-            grow_head(network, load_segmenter(options.init), options.init)
+        if options.init and begin:
+            grow_head(network, begin, options.init)
         else:
             network.backbone.load_state_dict(imagenet(options.backbone).state_dict())
         if device.type == "cpu":
@@ -212,7 +216,6 @@ class Segmenter(OwnRecipe):
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network: SegmentationNet = network
         self.working = compiled(network, device)
-        self.teacher = self._load_teacher(options.teacher)
         head = [p for n, p in network.named_parameters() if not n.startswith("backbone.")]
         backbone = [p for p in network.backbone.parameters() if p.requires_grad]
         self.optimizer = Optimizer(
