@@ -10,7 +10,6 @@ import pickle
 import re
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,19 +44,11 @@ def _unpickled(path: Path) -> Any:
         raise ModelError(f"{path}: not a file that PyTorch saved, or a damaged one") from error
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """State of a run of the original, from the files beside `modelNNN.pt`."""
-
-    step: int
-    averages: dict[float, dict[str, Tensor]]
-    """EMAs by rate, of each `ema_RATE_NNN.pt`."""
-    optimizer: dict[str, Any] | None
-    """State of AdamW by names of parameters; None without `optNNN.pt`."""
-
-
-def read_progress(path: Path, rates: Sequence[float]) -> Progress:
-    """The step in the name of a `.pt`, and the files of this step beside it.
+def read_progress(
+    path: Path, rates: Sequence[float]
+) -> tuple[int, dict[float, dict[str, Tensor]], dict[str, Any] | None]:
+    """The step in the name of a `.pt`, and of the files of this step beside it: the EMAs by rate,
+    of each `ema_RATE_NNN.pt`; the state of AdamW by names of parameters, None without `optNNN.pt`.
 
     As in the original, another name than `modelNNN.pt` means step 0 without other files. Raises
     ModelError if a file cannot be read or does not belong to the model.
@@ -65,7 +56,7 @@ def read_progress(path: Path, rates: Sequence[float]) -> Progress:
     match = re.fullmatch(r"model(\d+)\.pt", path.name)
     step = int(match[1]) if match else 0
     if not step:
-        return Progress(0, {}, None)
+        return 0, {}, None
     weights = read_original(path)
     averages = {}
     for rate in rates:
@@ -82,7 +73,7 @@ def read_progress(path: Path, rates: Sequence[float]) -> Progress:
             state = _adam(_unpickled(beside), weights)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise ModelError(f"{beside}: not the optimizer state of {path.name}") from error
-    return Progress(step, averages, state)
+    return step, averages, state
 
 
 def _adam(state: dict[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:

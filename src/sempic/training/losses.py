@@ -16,8 +16,9 @@ from sempic import files
 from sempic.evaluation import weights
 from sempic.networks import efficientnet
 from sempic.networks.compact import PATCH
-from sempic.networks.weights import load_tensors, save_tensors
+from sempic.networks.weights import load_tensors, save_shards
 from sempic.training.options import FeaturesOptions
+from sempic.training.trainer import LARGEST_EXPORT
 
 BACKBONE = 5
 """Number of EfficientNet-Lite0's features: of the stem, at stride 2, and at strides 4 … 32."""
@@ -114,14 +115,11 @@ def write_features(options: FeaturesOptions) -> None:
     the package and the cache. Raises ModelError if they are missing here."""
     folder = options.folder
     backbone, layers = _frozen(None, True)
-    used = {
-        k: v for k, v in layers.items() if k.startswith("backbone.")
-        and int(k.split(".")[1]) < sum(_STAGES)
-    }  # fmt: skip
+    first = tuple(f"backbone.{number}." for number in range(sum(_STAGES)))
+    used = {k: v for k, v in layers.items() if k.startswith(first)}
     files.make_folder(folder)
     for name, state in (("efficientnet-lite0", backbone), ("vgg16", used)):
-        half = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
-        save_tensors(half, name, {}, folder / f"{name}.safetensors")
+        save_shards(state, name, {}, folder / f"{name}.safetensors", LARGEST_EXPORT)
 
 
 def divergence(log_q: Tensor, p: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ from sempic.networks.weights import load_network, palette_of
 from sempic.palette import Palette, described
 from sempic.pictures import resized
 from sempic.texture import condition_map
-from sempic.training.data.corpus import open_corpus
+from sempic.training.data.corpus import open_corpus, sent_texture
 from sempic.training.graph import simplify
 from sempic.training.options import ENLARGE, ExportOptions
 
@@ -206,8 +206,8 @@ def first_inputs(
             "fidelity": np.array([index % 5 == 4], np.float32),
         }
         if config.texture:
-            sent = sample.sent_texture(len(sample.maps) - 1)
-            inputs["texture"] = condition_map(sent, labels)[None]
+            *_, with_map, _ = sample.textures
+            inputs["texture"] = condition_map(sent_texture(with_map), labels)[None]
         return inputs
 
     return map(feed, range(CALIBRATION))

@@ -48,21 +48,16 @@ def write(
     human: LabelMap | None,
 ) -> None:
     """Write the files of a picture. `human` is its human label map, if another map was sent."""
-    parts = {
-        f"images/{scene.name}.png": pictures.encode(scene.image, ".png"),
-        f"labels/{scene.name}.png": pictures.encode_labels(
-            scene.labels if human is None else human, palette, ".png"
-        ),
-        f"samples/{scene.name}.png": pictures.encode(picture, ".png"),
-        f"compressed/{scene.name}.png": pictures.encode(scene.coarse, ".png"),
-    }
+    shown = {"images": scene.image, "samples": picture, "compressed": scene.coarse}
+    parts = {part: pictures.encode(image, ".png") for part, image in shown.items()}
+    sent = pictures.encode_labels(scene.labels, palette, ".png")
+    parts["labels"] = sent if human is None else pictures.encode_labels(human, palette, ".png")
     if human is not None:
-        sent = pictures.encode_labels(scene.labels, palette, ".png")
-        parts[f"predicted/{scene.name}.png"] = sent
+        parts["predicted"] = sent
     if stream:
-        parts[f"sempic/{scene.name}.sempic"] = stream
-    for name, data in parts.items():
-        path = folder / name
+        parts["sempic"] = stream
+    for part, data in parts.items():
+        path = folder / part / f"{scene.name}{'.sempic' if part == 'sempic' else '.png'}"
         files.make_folder(path.parent)
         files.write(path, data)
 

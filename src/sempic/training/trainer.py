@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, distributed
 
 from sempic import files
-from sempic.errors import ModelError, OutputError
+from sempic.errors import ModelError, OutputError, refused
 from sempic.networks.weights import save_shards
 from sempic.training.checkpoint import Folder, Moving
 from sempic.training.device import step_seed
@@ -156,10 +156,9 @@ def _resume(
     if state is None:
         recipe.prepare()
         return recipe.first, 0.0
-    try:
+    what = f"{folder.state}: does not say how far its run had come"
+    with refused(ModelError, what, KeyError, TypeError, ValueError, unfit=True):
         return int(state["step"]), float(state["seconds"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{folder.state}: does not say how far its run had come") from error
 
 
 def _is_writer() -> bool:

@@ -54,10 +54,6 @@ class Sample:
     textures: tuple[Measured, ...]
     """`texture.measure` with each map, then without a map."""
 
-    def sent_texture(self, map_: int) -> Texture:
-        """The texture that a sender transmits with one of the maps."""
-        return sent_texture(self.textures[map_])
-
 
 def sent_texture(measured: Measured, *, wholly: bool = False) -> Texture:
     """The texture that a sender transmits: of weak classes, or of all if `wholly`."""
@@ -101,12 +97,10 @@ def open_corpus(folders: Sequence[Path], threads: int = 2) -> Corpus:
     classes: list[Any] = []
     for folder in folders:
         found, before = about(folder), len(samples)
-        try:
+        with refused(InputError, f"{folder / 'corpus.json'}: damaged", KeyError, TypeError):
             classes.append(found["recipe"]["classes"])
             weights |= {name: source["weight"] for name, source in found["sources"].items()}
             shard_count, sample_count = found["shards"], found["samples"]
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{folder / 'corpus.json'}: damaged ({error!r})") from error
         shards = sorted(folder.glob("shard-*.tar"))
         if len(shards) != shard_count:
             raise InputError(f"{folder}: {len(shards)} shards, expected {shard_count}")

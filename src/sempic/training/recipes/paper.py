@@ -141,22 +141,20 @@ class Paper(Recipe):
     def prepare(self) -> None:
         """Continue a run of the original, if its files lie beside `modelNNN.pt`."""
         path = Path(self.options.resume_checkpoint)
-        progress = read_progress(path, self.options.ema_rates)
-        self.first = progress.step
-        for rate, weights in progress.averages.items():
+        self.first, averages, optimizer = read_progress(path, self.options.ema_rates)
+        for rate, weights in averages.items():
             for name, value in self.averages[f"ema_{rate}"].state.items():
                 value.copy_(weights[name])
-        if progress.optimizer is not None:
+        if optimizer is not None:
             state = self.optimizer.adam.state_dict()
             names = [name for name, _ in self.network.named_parameters()]
-            state["state"] = {i: progress.optimizer[name] for i, name in enumerate(names)}
+            state["state"] = {i: optimizer[name] for i, name in enumerate(names)}
             self.optimizer.adam.load_state_dict(state)
-        if progress.step:
-            found = [f"ema_{rate}" for rate in progress.averages]
-            found += ["opt"] if progress.optimizer is not None else []
+        if self.first:
+            found = [f"ema_{rate}" for rate in averages] + ["opt"] * (optimizer is not None)
             beside = f" and {', '.join(found)} beside it" if found else ", nothing beside it"
             self.accelerator.print(
-                f"going on from step {progress.step} of the original: {path.name}{beside}"
+                f"going on from step {self.first} of the original: {path.name}{beside}"
             )
 
     def draw(self, positions: range) -> tuple[list[TrainingScene], Tensor, Tensor, Tensor]:

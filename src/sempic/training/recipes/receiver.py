@@ -17,7 +17,7 @@ from sempic.errors import ModelError, warn
 from sempic.networks.compact import CompactConfig, CompactNet, one_hot, upsample
 from sempic.networks.weights import load_receiver, palette_of
 from sempic.training.data.batches import Batch, Crops, Drops, texture_inputs
-from sempic.training.data.corpus import open_corpus
+from sempic.training.data.corpus import open_corpus, sent_texture
 from sempic.training.device import compiled, to_device
 from sempic.training.grow import grow
 from sempic.training.onnx import export_receiver
@@ -87,7 +87,8 @@ class ReceiverRecipe(OwnRecipe):
             coarse = to_unit(to_device(small, self.device))[None]
             ids = to_device(labels.copy(), self.device)[None]
             planes = one_hot(ids, self.config.classes)
-            tables = texture.condition(scene.sent_texture(0))[None, : len(self.crops.usual)]
+            sent = texture.condition(sent_texture(scene.textures[0]))
+            tables = sent[None, : len(self.crops.usual)]
             fine, strength = texture_inputs(tables, self.crops.usual, ids)
             row = [to_uint8(upsample(coarse)[0]), palette.paint(labels)]
             for steps in (1, 4):
