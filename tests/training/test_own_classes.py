@@ -71,6 +71,19 @@ def test_a_class_file_becomes_a_taxonomy(toys):
         taxonomy.from_description({**bad, "name": "bad"})
 
 
+def test_a_run_is_only_continued_with_the_same_importance(toys, tmp_path):
+    recipe = Denoise.__new__(Denoise)
+    recipe.options = SimpleNamespace(fixed=dict)
+    recipe.taxonomy = taxonomy.load("toys.json")
+    began = recipe.fixed()
+    assert began["importance"]["ball"] == 2
+    for change, same in (({"colour": [1, 2, 3]}, True), ({"importance": 3}, False)):
+        classes = [dict(entry) for entry in TOYS["classes"]]
+        classes[1] |= change
+        recipe.taxonomy = taxonomy.from_description({**TOYS, "classes": classes})
+        assert (recipe.fixed() == began) == same
+
+
 def test_only_a_receiver_of_the_same_palette_decodes_the_map(toys, tmp_path):
     image = np.full((48, 64, 3), 90, np.uint8)
     labels = np.zeros((48, 64), np.uint8)

@@ -174,6 +174,16 @@ def test_predicted_maps_are_sent_and_human_maps_are_written(weights, data, tmp_p
     np.testing.assert_array_equal(np.asarray(Image.open(out / "labels/a.png")), human)
 
 
+def test_only_pictures_that_are_sampled_need_a_predicted_map(weights, data, tmp_path):
+    (tmp_path / "maps").mkdir()
+    Image.fromarray(np.full((32, 45), 3, np.uint8)).save(tmp_path / "maps/a.png")
+    given = {"generated_semantic": tmp_path / "maps", "timestep_respacing": 1}
+    sampled(flags(weights, data, tmp_path / "out", num_samples=1, **given))
+    assert [path.name for path in (tmp_path / "out/samples").iterdir()] == ["a.png"]
+    with pytest.raises(InputError, match=r"b\.png: its predicted label map .* is missing"):
+        sampled(flags(weights, data, tmp_path / "out", num_samples=2, **given))
+
+
 def test_a_checkpoint_of_the_original_gives_the_same_samples(weights, data, tmp_path):
     model, process = load_model(weights)
     torch.save(model.state_dict(), tmp_path / "ema_0.9999_000001.pt")

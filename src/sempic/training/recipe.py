@@ -98,8 +98,12 @@ class OwnRecipe(Recipe):
         self.options, self.device, self.taxonomy = options, device, taxonomy
 
     def fixed(self) -> dict[str, Any]:
-        classes = self.taxonomy.palette.full_name
-        return {"recipe": type(self).__name__, "classes": classes, **self.options.fixed()}
+        classes = {
+            "classes": self.taxonomy.palette.full_name,
+            "rare": sorted(self.taxonomy.rare),
+            "importance": self.taxonomy.importance,
+        }
+        return {"recipe": type(self).__name__, **classes, **self.options.fixed()}
 
     def about(self) -> dict[str, Any]:
         return weights.about(self.network)

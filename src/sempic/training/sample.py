@@ -89,7 +89,7 @@ def run(flags: Mapping[str, Any]) -> None:
     network = {name: value for name, value in flags.items() if name in DEFAULTS}
     model, process = open_model(Path(config.model_path), network or None)
     model = ready(model)
-    scenes = open_scenes(data, model.config, config.split)
+    scenes = open_scenes(data, model.config, config.split, config.num_samples)
     if model.config.instance_edges:
         print(
             "this network sees instance edges, which a .sempic file does not carry: rates lack them"
@@ -98,7 +98,7 @@ def run(flags: Mapping[str, Any]) -> None:
     files.check_writable(Path(config.results_path), folder=True)
     _refuse_replacing(items, data, Path(config.results_path))
     palette = scenes.dataset.palette
-    count = min(config.num_samples or len(scenes), len(scenes))
+    count = len(scenes)
     rates, began = [], time.perf_counter()
     for first in range(0, count, data.batch_size):
         batch = [(i, scenes[i]) for i in range(first, min(first + data.batch_size, count))]

@@ -165,6 +165,7 @@ def open_dataset(
     generated_semantic: Path | None = None,
     coarse_path: Path | None = None,
     image_path: Path | None = None,
+    limit: int = 0,
 ) -> Dataset:
     """The split (`train`, `val`) of the dataset at `folder`, read as `mode` (see `LAYOUTS`).
 
@@ -175,6 +176,7 @@ def open_dataset(
         coarse_path: folder of coarse pictures that replace ours; names as above, without `ENDINGS`.
         image_path: for cityscapes, folder that replaces leftImg8bit/SPLIT; it may have only some
             of the pictures.
+        limit: number of pictures, from the first; 0 for all.
 
     Raises InputError: an unknown mode, a missing folder, or a file without its partner.
     """
@@ -185,7 +187,7 @@ def open_dataset(
     if image_path is not None and mode != "cityscapes":
         raise InputError(f"image_path is for cityscapes, not for {mode}")
     dataset = LAYOUTS[mode].read(folder, split, num_classes, image_path)
-    items = dataset.items
+    items = dataset.items[: limit or None]
     if generated_semantic is not None:
         found = _twins(items, generated_semantic, MAPS, "predicted label map", ENDINGS)
         items = tuple(replace(i, predicted=p) for i, p in zip(items, found, strict=True))

@@ -121,14 +121,19 @@ def geometry(options: PaperOptions, unet: UNetConfig) -> tuple[int, tuple[int, i
     return factor, (height, width)
 
 
-def open_scenes(options: PaperOptions, unet: UNetConfig, split: str) -> SceneFolder:
-    """The scenes of a run's dataset. Raises InputError or ModelError, also if the network needs
-    instance maps that the dataset lacks."""
+def open_scenes(options: PaperOptions, unet: UNetConfig, split: str, limit: int = 0) -> SceneFolder:
+    """The scenes of a run's dataset, or the first `limit` of them. Raises InputError or ModelError,
+    also if the network needs instance maps that the dataset lacks."""
     factor, _ = geometry(options, unet)
     names = ("generated_semantic", "coarse_path", "image_path")
     given = {name: Path(path) for name in names if (path := getattr(options, name))}
     dataset = open_dataset(
-        options.dataset_mode, Path(options.data_dir), split, num_classes=unet.num_classes, **given
+        options.dataset_mode,
+        Path(options.data_dir),
+        split,
+        num_classes=unet.num_classes,
+        limit=limit,
+        **given,
     )
     if unet.instance_edges:
         lone = [item.image for item in dataset.items if item.instances is None]
