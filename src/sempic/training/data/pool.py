@@ -25,9 +25,7 @@ class Pool:
         self.widths = np.array([a.shape[1] for a in arrays])
         self.starts = np.cumsum([0, *(self.heights * self.widths)[:-1]])
         channels = arrays[0].shape[2:]
-        flat = np.empty((int((self.heights * self.widths).sum()), *channels), np.uint8)
-        for start, array in zip(self.starts, arrays, strict=True):
-            flat[start : start + array.shape[0] * array.shape[1]] = array.reshape(-1, *channels)
+        flat = np.concatenate([array.reshape(-1, *channels) for array in arrays])
         self.flat = torch.from_numpy(flat).to(device)
 
     def cut(self, plan: npt.NDArray[np.int64], size: tuple[int, int]) -> Tensor:

@@ -60,8 +60,12 @@ def open_sources(specs: Sequence[str], taxonomy: Taxonomy) -> list[Source]:
     """
     found: list[Source] = []
     for spec in specs:
-        folder, weight = _spec(spec)
-        found += [s for s in _open_folder(folder, weight, taxonomy) if s.weight]
+        folder, given = _spec(spec)
+        for name, splits in _open_folder(folder, taxonomy).items():
+            weight = WEIGHTS.get(name, DEFAULT_WEIGHT) if given is None else given
+            if weight:
+                parts = {split: tuple(items) for split, items in splits.items()}
+                found.append(Source(name=name, weight=weight, **parts))
     if not found:
         raise InputError(f"{', '.join(specs)}: no pictures to learn from, or all of weight 0")
     names = [source.name for source in found]
@@ -91,14 +95,15 @@ def _spec(spec: str) -> tuple[Path, float | None]:
     return Path(spec), None
 
 
-def _open_folder(folder: Path, weight: float | None, taxonomy: Taxonomy) -> list[Source]:
+def _open_folder(folder: Path, taxonomy: Taxonomy) -> dict[str, dict[str, list[Item]]]:
+    """The items of each split, "train" and "val", of each source."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     name = folder.resolve().name
     layouts = ((mode, layout.splits(folder)) for mode, layout in readers.LAYOUTS.items())
     mode, present = next(((mode, there) for mode, there in layouts if there), ("folder", ["train"]))
     if mode == "folder" and not (folder / "labels").is_dir():
-        return _unlabelled(folder, name, weight)
+        return _unlabelled(folder, name)
     splits: dict[str, list[Item]] = {"train": [], "val": []}
     for split in present:
         opened = readers.open_dataset(mode, folder, split)
@@ -122,10 +127,10 @@ def _open_folder(folder: Path, weight: float | None, taxonomy: Taxonomy) -> list
             )
             for item in opened.items
         ]
-    return [_source(name, weight, splits)]
+    return {name: splits}
 
 
-def _unlabelled(folder: Path, name: str, weight: float | None) -> list[Source]:
+def _unlabelled(folder: Path, name: str) -> dict[str, dict[str, list[Item]]]:
     pictures = folder / "images" if (folder / "images").is_dir() else folder
     index = _index(folder / "index.json")
     sources: dict[str, dict[str, list[Item]]] = {}
@@ -141,7 +146,7 @@ def _unlabelled(folder: Path, name: str, weight: float | None) -> list[Source]:
         )
         splits = sources.setdefault(source, {"train": [], "val": []})
         splits[index.get(path.stem, "train")].append(item)
-    return [_source(source, weight, splits) for source, splits in sources.items()]
+    return sources
 
 
 def _index(path: Path) -> dict[str, str]:
@@ -157,15 +162,6 @@ def _index(path: Path) -> dict[str, str]:
         if split not in ("train", "val"):
             raise InputError(f"{path}: the split {split!r} of {name} is neither train nor val")
     return index
-
-
-def _source(name: str, weight: float | None, splits: dict[str, list[Item]]) -> Source:
-    return Source(
-        name=name,
-        weight=WEIGHTS.get(name, DEFAULT_WEIGHT) if weight is None else weight,
-        train=tuple(splits["train"]),
-        val=tuple(splits["val"]),
-    )
 
 
 def _twin(folder: Path, image: Path) -> Path | None:
