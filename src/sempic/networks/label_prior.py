@@ -34,11 +34,8 @@ def _activation(x: Tensor) -> Tensor:
 class QuantConv(nn.Conv2d):
     """Convolution with weights rounded to int8, one scale per output channel."""
 
-    def scale(self) -> Tensor:
-        return self.weight.detach().abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-6) / 127
-
     def forward(self, x: Tensor) -> Tensor:
-        s = self.scale()
+        s = self.weight.detach().abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-6) / 127
         w = _straight_through(self.weight, (self.weight / s).round() * s)
         return _activation(F.conv2d(x, w, self.bias, self.stride, self.padding))
 

@@ -7,6 +7,7 @@ from conftest import street
 from PIL import Image
 from streets import write_camvid
 
+from sempic import palette
 from sempic.errors import InputError, SempicWarning
 from sempic.evaluation.folders import spread
 from sempic.training.data import readers, taxonomy
@@ -144,6 +145,20 @@ def test_a_teachers_map_in_colours_is_refused(tmp_path):
     (item,) = open_sources([str(tmp_path)], NINETEEN)[0].train
     with pytest.raises(InputError, match=r"cityscapes/a\.png: a label map is a grey"):
         item.opened(NINETEEN)
+
+
+def test_maps_of_no_class_that_is_learnt_are_refused(tmp_path, monkeypatch):
+    """They would all be void."""
+    monkeypatch.setattr(palette, "PALETTES", dict(palette.PALETTES))
+    monkeypatch.setattr(palette, "BY_NAME", dict(palette.BY_NAME))
+    described = {"name": "toys", "classes": [{"name": "ball"}]}
+    toys = taxonomy.from_description(described)
+    with pytest.raises(InputError, match="its maps have classes of camvid, none of toys"):
+        open_sources([str(write_camvid(tmp_path / "camvid"))], toys)
+    write(tmp_path / "labelmefacade/images/x.png", tmp_path / "labelmefacade/labels/x.png")
+    for classes, known in ((NINETEEN, "camvid"), (toys, "toys")):
+        (source,) = open_sources([str(tmp_path / "labelmefacade")], classes)
+        assert source.train[0].palette.name == known
 
 
 def test_unusable_sources_are_named(tmp_path):

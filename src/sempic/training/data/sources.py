@@ -37,7 +37,7 @@ left out (aerial: our segmenters do not know the view from above)."""
 DEFAULT_WEIGHT = 10
 """Weight of other sources."""
 _PALETTES = {"labelmefacade": CAMVID}
-"""Palettes of the maps of folders whose layout does not imply one."""
+"""Palettes of the maps of folders whose layout does not imply one; a class file replaces them."""
 _HELD_BACK = ("nuscenes",)
 """Prefixes of pictures that are reserved for evaluation and never trained on."""
 
@@ -109,13 +109,20 @@ def _open_folder(folder: Path, taxonomy: Taxonomy) -> dict[str, dict[str, list[I
         opened = readers.open_dataset(mode, folder, split)
         palette = opened.palette
         if palette is INDICES:
-            palette, count = _PALETTES.get(name, taxonomy.palette), opened.num_classes
+            palette, count = taxonomy.palette, opened.num_classes
+            if palette.identity is None:
+                palette = _PALETTES.get(name, palette)
             if mode != "folder" and (palette.identity is None or count > len(palette.classes)):
                 most = f" ({MOST} at most: merge some, in folders images and labels)"
                 raise InputError(
                     f"{folder}: {mode} has {count} classes, {palette.name} {taxonomy.classes}; "
                     f"name its own with --classes FILE{most * (count > MOST)}"
                 )
+        if not taxonomy.of(palette).any():
+            raise InputError(
+                f"{folder}: its maps have classes of {palette.name}, none of "
+                f"{taxonomy.palette.name}: name its own with --classes"
+            )
         teachers = folder / (f"{split}cityscapes" if mode == "camvid" else "cityscapes")
         splits[split] = [
             replace(
