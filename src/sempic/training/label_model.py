@@ -115,15 +115,13 @@ def readout(known: prior.Prior, data: Maps) -> dict[str, npt.NDArray[Any]]:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    weight = (net.weight.detach()[:, :, 0, 0] / torch.from_numpy(scale)).double()
     assert net.bias is not None
-    bias = net.bias.detach().double()
+    weight = net.weight.detach()[:, :, 0, 0] / torch.from_numpy(scale)
+    joint = torch.cat([weight, net.bias.detach()[:, None]], 1).double()
     # From (class, y, x) to (y, x, class); only differences between classes matter.
-    weight = weight.reshape(known.classes, CELL * CELL, inputs)
-    bias = bias.reshape(known.classes, CELL * CELL)
-    weight = (weight - weight.mean(0)).transpose(0, 1).reshape(-1, inputs)
-    bias = (bias - bias.mean(0)).T.reshape(-1)
-    layer = _integers(weight, 8, bias * 8 + 128.5)
+    joint = joint.unflatten(0, (known.classes, -1))
+    joint = (joint - joint.mean(0)).transpose(0, 1).flatten(0, 1)
+    layer = _integers(joint[:, :-1], 8, joint[:, -1] * 8 + 128.5)
     return {f"readout.{name}": array for name, array in layer.items()}
 
 

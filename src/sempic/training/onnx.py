@@ -118,20 +118,15 @@ def fold_pads(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def halve(model: onnx.ModelProto) -> None:
     """Store large float32 weights as float16 with a Cast, which the runtime folds at loading."""
-    graph = model.graph
-    kept, casts = [], []
+    graph, count = model.graph, 0
     for tensor in graph.initializer:
         values = onnx.numpy_helper.to_array(tensor)
-        if values.dtype != "float32" or values.size < 1024:
-            kept.append(tensor)
-            continue
-        half = onnx.numpy_helper.from_array(values.astype("float16"), f"{tensor.name}.half")
-        kept.append(half)
-        casts.append(oh.make_node("Cast", [half.name], [tensor.name], to=onnx.TensorProto.FLOAT))
-    nodes = [*casts, *graph.node]
-    del graph.initializer[:], graph.node[:]
-    graph.initializer.extend(kept)
-    graph.node.extend(nodes)
+        if values.dtype == "float32" and values.size >= 1024:
+            name = tensor.name
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype("float16"), f"{name}.half"))
+            cast = oh.make_node("Cast", [tensor.name], [name], to=onnx.TensorProto.FLOAT)
+            graph.node.insert(count, cast)
+            count += 1
 
 
 def quantise(

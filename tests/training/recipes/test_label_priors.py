@@ -5,7 +5,8 @@ from conftest import needs_models
 from streets import train, write_camvid
 
 from sempic.labels import own, payload, prior
-from sempic.training.recipes.label_prior import Pixels
+from sempic.training.data.label_maps import Maps
+from sempic.training.recipes.label_prior import Pixels, evaluate
 
 BUNDLED = payload.WEIGHTS[4]
 
@@ -57,6 +58,19 @@ def test_pixels_of_every_kind_of_map_are_drawn(noisy):
     chosen, around, target, weight = drawn
     assert len(chosen) == len(around) == len(target) == len(weight) == 40
     assert weight.sum().item() == pytest.approx(40 * 60)
+
+
+def test_a_validation_takes_its_maps_to_the_device_of_the_network():
+    class Elsewhere:
+        template, trunk = torch.zeros((), device="meta"), ()
+
+        def __call__(self, around, row, column, features):
+            assert {x.device.type for x in (around, row, column)} == {"meta"}
+            return torch.zeros(len(around), 4)
+
+    pixels = Pixels(np.zeros((1, 40, 60), np.uint8), 4)
+    maps = Maps(*[np.zeros((1, 1), np.uint8)] * 4)
+    assert evaluate(Elsewhere(), pixels, maps, [0]) == pytest.approx(40 * 60 * 2 / 8)
 
 
 @needs_models

@@ -145,17 +145,12 @@ def _unpacked(files: dict[str, bytes], path: Path) -> Sample:
 
     try:
         about = json.loads(files["json"])
-        return Sample(
-            about["source"],
-            about["name"],
-            about["judged"],
-            decoded("image.webp"),
-            several("coarse"),
-            several("map"),
-            tuple(
-                {int(number): tuple(levels) for number, levels in part.items()}
-                for part in about["textures"]
-            ),
+        said = about["source"], about["name"], about["judged"]
+        textures = (
+            {int(number): tuple(levels) for number, levels in part.items()}
+            for part in about["textures"]
         )
+        arrays = decoded("image.webp"), several("coarse"), several("map")
+        return Sample(*said, *arrays, tuple(textures))
     except Exception as error:  # Pillow's plugins raise many kinds on damaged files
         raise InputError(f"{path}: a sample cannot be read ({error!r})") from error

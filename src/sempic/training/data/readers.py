@@ -6,6 +6,7 @@ folders. A file without its partner is an `InputError`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -318,19 +319,12 @@ def _dataset(
             f"{_first_of([images[name] for name in missing])}: its label map "
             f"{missing[0]}{ending} is missing"
         )
-    table = tuple(ids.tolist())
-    items = tuple(
-        Item(
-            name=name,
-            image=image,
-            labels=labels[name],
-            instances=instances.get(name),
-            palette=palette,
-            ids=table,
-        )
+    item = functools.partial(Item, palette=palette, ids=tuple(ids.tolist()))
+    items = (
+        item(name=name, image=image, labels=labels[name], instances=instances.get(name))
         for name, image in images.items()
     )
-    return Dataset(items=items, num_classes=classes)
+    return Dataset(items=tuple(items), num_classes=classes)
 
 
 def _below(folder: Path, pattern: str, split: str) -> Path:

@@ -127,14 +127,8 @@ def open_scenes(options: PaperOptions, unet: UNetConfig, split: str, limit: int 
     factor, _ = geometry(options, unet)
     names = ("generated_semantic", "coarse_path", "image_path")
     given = {name: Path(path) for name in names if (path := getattr(options, name))}
-    dataset = open_dataset(
-        options.dataset_mode,
-        Path(options.data_dir),
-        split,
-        num_classes=unet.num_classes,
-        limit=limit,
-        **given,
-    )
+    mode, folder, classes = options.dataset_mode, Path(options.data_dir), unet.num_classes
+    dataset = open_dataset(mode, folder, split, num_classes=classes, limit=limit, **given)
     if unet.instance_edges:
         lone = [item.image for item in dataset.items if item.instances is None]
         if lone:

@@ -187,18 +187,9 @@ class Distill(ReceiverRecipe):
         with one step."""
         levels = self._levels[0 if rng.random() < 0.5 else int(rng.integers(1, len(_GRID)))]
         last = int(rng.integers(1, len(levels))) if len(levels) > 1 else 0
-        drawn = generator(self.options, number)
+        known = batch.coarse, planes, levels[: last + 1], generator(self.options, number)
         with autocast(self.device):
-            *_, residual = edm.sample(
-                self.working,
-                batch.coarse,
-                planes,
-                levels[: last + 1],
-                drawn,
-                fidelity,
-                batch.texture,
-                batch.strength,
-            )
+            *_, residual = edm.sample(self.working, *known, fidelity, batch.texture, batch.strength)
         return residual
 
     def _update_discriminator(

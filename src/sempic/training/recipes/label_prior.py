@@ -81,7 +81,7 @@ class Pixels:
 
 def evaluate(net: LabelPriorNet, pixels: Pixels, maps: Maps, chosen: Sequence[int]) -> float:
     """Mean bytes per chosen map, over all of its pixels."""
-    total = 0.0
+    total, device = 0.0, net.template.device
     with torch.no_grad():
         for i in chosen:
             planes = torch.from_numpy(maps.planes[maps.picture[i]][:1])
@@ -92,7 +92,8 @@ def evaluate(net: LabelPriorNet, pixels: Pixels, maps: Maps, chosen: Sequence[in
                 y, x = part // pixels.width, part % pixels.width
                 features = None if dense is None else dense[y, x]
                 row, column = y * BANDS // pixels.height, x * BANDS // pixels.width
-                logits = net(around[part].long(), row, column, features)
+                inputs = (x.to(device) for x in (around[part].long(), row, column))
+                logits = net(*inputs, features).cpu()
                 total += F.cross_entropy(logits, target[part], reduction="sum").item()
     return total / math.log(2) / 8 / len(chosen)
 
