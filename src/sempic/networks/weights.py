@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -46,7 +46,8 @@ def save_tensors(
             part,
             {f"sempic.{kind}": json.dumps(metadata)},
         )
-        part.chmod(mode)
+        with suppress(PermissionError):  # on file systems without permissions
+            part.chmod(mode)
         files.move_to_target(part, path)
 
 

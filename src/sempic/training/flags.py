@@ -155,13 +155,10 @@ def read_flags(
     `--preset`. Each flag of `idle` in `argv` gives a line on standard error. Raises ModelError if a
     field without a default is missing.
     """
-    parser = argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False)
-    parser.add_argument(
-        "--preset",
-        choices=sorted(PRESETS),
-        default=argparse.SUPPRESS,
-        help="several flags under one name",
+    parser = argparse.ArgumentParser(
+        prog, description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS
     )
+    parser.add_argument("--preset", choices=sorted(PRESETS), help="several flags under one name")
     parts = {name: part for kind in kinds for name, part in fields.of(kind).items()}
     needed = [name for name, part in parts.items() if part.default is MISSING]
     helps = {
@@ -171,11 +168,9 @@ def read_flags(
     helps |= {name: f"network ({default})" for name, default in DEFAULTS.items()}
     helps |= dict.fromkeys(IDLE, "without effect")
     for name, text in helps.items():
-        parser.add_argument(f"--{name}", default=argparse.SUPPRESS, help=text)
+        parser.add_argument(f"--{name}", help=text)
     for name, ours in ALIASES.items():
-        parser.add_argument(
-            f"--{name}", dest=ours, default=argparse.SUPPRESS, help=f"the original's --{ours}"
-        )
+        parser.add_argument(f"--{name}", dest=ours, help=f"the original's --{ours}")
     flags = vars(parser.parse_args(list(argv)))
     for name in flags.keys() & idle.keys():
         print(f"{prog}: --{name} has no effect here: {idle[name]}", file=sys.stderr)
