@@ -34,6 +34,8 @@ import PIL.Image
 from common import new_parser, save
 from tqdm import tqdm
 
+from sempic import processes
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -183,9 +185,8 @@ def main() -> int:
     parser.add_argument("--kill-every", type=float, default=0, metavar="SECONDS")
     args = parser.parse_args()
 
-    os.environ["SEMPIC_THREADS"] = str(
-        max(1, (os.cpu_count() or 1) // args.workers)
-    )  # as the server
+    cores = processes.cores()
+    os.environ["SEMPIC_THREADS"] = str(max(1, cores // args.workers))  # as the server
     asked = queries()
     options = ("workers", "queue", "seconds")
     command = [sys.executable, "-m", "sempic.cli", "serve", "--port", "0"]
