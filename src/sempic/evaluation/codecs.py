@@ -28,7 +28,7 @@ from sempic.coarse import hevc
 from sempic.errors import InputError, install_hint
 from sempic.evaluation import weights
 from sempic.options import BUNDLED, Models
-from sempic.palette import PALETTES
+from sempic.palette import CAMVID, PALETTES, Palette
 from sempic.processes import no_real_time
 from sempic.scene import Image, LabelMap
 
@@ -200,6 +200,8 @@ class Sempic(PictureCodec):
     variant: str = ""
     """A key of VARIANTS."""
     models: Models = BUNDLED
+    palette: int = CAMVID.id
+    """Of human labels."""
 
     @property
     def needs_labels(self) -> bool:  # type: ignore[override]
@@ -222,13 +224,16 @@ class Sempic(PictureCodec):
             networks.append(named.prior)
         coder = sorted(Path(labels.__file__).parent.glob("weights/*.npz"))
         files = [*map(Path, networks), *coder, *_sources()]
+        own = [str(self.palette)] * self.needs_labels
         return " ".join(
-            [str(sempic.QUALITY), str(list(coarse.BY_CHUNK)), *map(weights.digest, files)]
+            [str(sempic.QUALITY), str(list(coarse.BY_CHUNK)), *map(weights.digest, files), *own]
         )
 
     def encode(self, picture: Image, setting: int, labels: LabelMap | None = None) -> bytes:
-        options: dict[str, Any] = {"labels": labels}
-        if self.variant == "none":
+        options: dict[str, Any] = {}
+        if self.variant == "human":
+            options = {"labels": labels, "palette": self.palette}
+        elif self.variant == "none":
             options = {"labels": "none"}
         elif self.variant == "checked":
             options = {"check": True}
@@ -419,13 +424,16 @@ def style(name: str) -> Style:
     return Style(colour, VARIANTS[variant][1], str(steps) * (steps > 1) + variant[:1])
 
 
-def load(name: str, *, effort: str = EFFORTS[0], models: Models = BUNDLED) -> PictureCodec:
+def load(
+    name: str, *, effort: str = EFFORTS[0], models: Models = BUNDLED, palette: Palette = CAMVID
+) -> PictureCodec:
     """A codec by name.
 
     Args:
         name: one of NAMES; "sempic" may have the suffixes "@STEPS" and "+VARIANT", in this order.
         effort: one of EFFORTS.
         models: of "sempic".
+        palette: of the human labels that "sempic+human" sends.
 
     Raises:
         InputError: an unknown name, or a missing library.
@@ -434,7 +442,7 @@ def load(name: str, *, effort: str = EFFORTS[0], models: Models = BUNDLED) -> Pi
         steps, variant = found
         title = f"sempic, {steps} step{'s' * (steps > 1)}" + VARIANTS[variant][0]
         levels = range(min(sempic.QUALITY), max(sempic.QUALITY) + 1)
-        return Sempic(title, levels, steps, variant, models)
+        return Sempic(title, levels, steps, variant, models, palette.id)
     if name not in COMPETITORS:
         raise InputError(f"codec {name!r} is not one of {', '.join(NAMES)}")
     return COMPETITORS[name].make(effort == EFFORTS[0])

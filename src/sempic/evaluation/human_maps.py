@@ -108,22 +108,20 @@ def _palette(name: str | None, sent: str | None, example: Path, judge: Palette |
 
 
 def palettes_of(path: Path, measure: Measure) -> tuple[Palette, Palette] | None:
-    """The palette whose colours a map has, and the judge's, in whose ids it is compared, for
-    `read_truth`. None: the map has ids, or no palette has its colours.
+    """The palette of a map, and the judge's, in whose ids it is compared, for `read_truth`: that
+    whose colours the map has, else the judge's. None: the map has ids, and there is no judge.
 
     Raises InputError naming the file if the judge does not know the palette.
     """
     with naming(path):
         picture = pictures.decode(jobs.read(path))
-        if picture.mode not in ("P", "RGB", "RGBA"):
-            return None
         if not measure.settings.judged:
             found = _with_colours(picture)
             return None if found is None else (found, found)
         known = measure.palette
-        found = _with_colours(picture, known)
-        if found is None or found is known or (found, known) == (CITYSCAPES_FULL, CITYSCAPES):
-            return None if found is None else (found, known)
+        found = _with_colours(picture, known) or known
+        if found is known or (found, known) == (CITYSCAPES_FULL, CITYSCAPES):
+            return found, known
         raise InputError(
             f"it has the colours of palette {found.name}, and the judge knows {known.name}; name "
             "another --judge"
@@ -158,7 +156,7 @@ def read_truth(path: Path, palettes: tuple[Palette, Palette] | None) -> LabelMap
     """A human map of colours or ids, uint8 (H, W), in the judge's ids. Raises InputError naming the
     file.
 
-    palettes: the map's and the judge's; None: the map has the judge's ids.
+    palettes: the map's and the judge's; None: the map has ids of an unknown palette.
     """
     return jobs.read_ids(path) if palettes is None else read_as(path, *palettes)
 

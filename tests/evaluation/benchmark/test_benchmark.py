@@ -120,7 +120,9 @@ def test_without_pytorch_one_line_says_so(folder, monkeypatch, capsys):
 def test_a_label_map_of_another_palette_is_refused(folder, capsys):
     PIL.Image.fromarray(np.full((48, 64), 26, np.uint8)).save("set/valannot/1.png")
     assert run("--codecs", "jpeg", "--rates", "1.2") == 2
-    assert "1: the label map has id 26, which palette camvid lacks" in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith(
+        "/set/valannot/1.png: the label map has id 26, which palette camvid lacks\n"
+    )
 
 
 def test_the_report_loads_each_codec_once(folder, monkeypatch):
@@ -299,6 +301,15 @@ def test_maps_of_colours_are_read_as_ids(folder):
     plan = benchmark.Plan(items=found, size=None, settings=measure.settings, palettes=palettes)
     assert np.array_equal(plan.load(0)[1], ids)
     assert np.array_equal(plan.load(1)[1], np.array(PIL.Image.open("set/valannot/1.png")))
+
+
+def test_human_labels_cannot_be_sent_without_maps(folder, capsys):
+    (folder / "set/valannot").rename("set/elsewhere")
+    words = ("set/val", "--codecs", "jpeg,sempic+human", "--metrics", "psnr", "--cache", "c")
+    assert cli.main(["benchmark", *words]) == 2
+    assert capsys.readouterr().err == (
+        "sempic: codec sempic+human needs human maps; name their folder with --labels\n"
+    )
 
 
 def test_a_label_map_of_another_size_is_named(folder, capsys):

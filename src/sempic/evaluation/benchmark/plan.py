@@ -13,7 +13,7 @@ from sempic.evaluation.folders import by_name, spread
 from sempic.evaluation.measure import Settings, check_size
 from sempic.jobs import read_picture
 from sempic.options import BUNDLED, Models
-from sempic.palette import Palette
+from sempic.palette import CAMVID, Palette
 from sempic.scene import Image, LabelMap
 
 RATES = (0.05, 0.06, 0.09, 0.12, 0.18, 0.32)
@@ -45,7 +45,13 @@ class Plan:
     models: Models = BUNDLED
 
     def codec(self, name: str) -> codecs.PictureCodec:
-        return codecs.load(name, effort=self.effort, models=self.models)
+        """As `codecs.load`. Raises InputError also if the codec needs human maps, and there are
+        none."""
+        palette = CAMVID if self.palettes is None else self.palettes[1]
+        codec = codecs.load(name, effort=self.effort, models=self.models, palette=palette)
+        if codec.needs_labels and self.items[0].labels is None:
+            raise InputError(f"codec {name} needs human maps; name their folder with --labels")
+        return codec
 
     def load(self, index: int) -> tuple[Image, LabelMap | None]:
         """A picture (scaled BICUBIC) and its labels (scaled NEAREST). Raises InputError naming the
