@@ -109,6 +109,15 @@ def test_a_map_that_is_all_void_is_said_to_give_no_miou(versions, capsys):
     assert capsys.readouterr().err == "sempic: no mIoU: the human maps are all void\n"
 
 
+def test_a_figure_that_no_version_has_is_said_to_be_missing(versions, capsys):
+    assert compare("original.png", metrics="psnr,ms_ssim") == 0
+    why = "samples are the same as their originals, or too small for it"
+    noted = f"sempic: no PSNR, dB: {why}\nsempic: no MS-SSIM: {why}\n"
+    assert capsys.readouterr().err == noted
+    assert compare("original.png", "a.webp", metrics="psnr") == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_versions_of_one_name_are_told_apart(versions, capsys):
     (versions / "of another").mkdir()
     (versions / "of another/a.webp").write_bytes((versions / "a.webp").read_bytes())

@@ -86,7 +86,10 @@ def test_the_report_agrees_with_the_codecs_and_nothing_is_coded_twice(folder, mo
     assert {job.codec for job in done} == {"bpg"}
 
     # A new point with fewer metrics than the originals have kept.
-    assert run("--codecs", "jpeg,webp", "--metrics", "psnr", "--rates", "1.7", "-o", "d") == 0
+    capsys.readouterr()
+    few = ("--metrics", "psnr,ms_ssim", "--rates", "1.7")
+    assert run("--codecs", "jpeg,webp", *few, "-o", "d") == 0
+    assert "sempic: no MS-SSIM: samples are the same as" in capsys.readouterr().err
 
 
 def test_without_human_maps_nothing_is_measured_twice(folder, monkeypatch):

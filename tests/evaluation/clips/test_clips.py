@@ -92,6 +92,20 @@ def test_clips_and_options_that_do_not_fit_are_refused_in_one_line(folder, capsy
     assert not (folder / "out").exists()
 
 
+def test_a_clip_that_cannot_be_read_is_named_before_the_work(folder, monkeypatch, capsys):
+    (folder / "clips/worn.mp4").write_bytes((folder / "clips/drive.mp4").read_bytes()[:99])
+    monkeypatch.setattr(measuring, "_sequence", lambda *_: pytest.fail("work was done"))
+    assert cli.main(["benchmark", "clips", "--metrics", "psnr", "-o", "out"]) == 2
+    assert "worn.mp4: " in capsys.readouterr().err
+
+
+@needs_models
+def test_a_figure_that_no_frame_has_is_said_to_be_missing(folder, capsys):
+    words = "benchmark clips --limit 2 --metrics psnr,ms_ssim --codecs sempic -o out"
+    assert cli.main(words.split()) == 0
+    assert "sempic: no MS-SSIM: samples are the same as" in capsys.readouterr().err
+
+
 def test_a_clip_is_read_at_a_rate_and_a_size(folder):
     whole = clips.read(folder / "clips/drive.mp4")
     assert (len(whole.frames), whole.rate, whole.seconds) == (5, 10, 0.5)
