@@ -29,6 +29,7 @@ from sempic import models, segment
 from sempic.commands import _measuring
 from sempic.evaluation import benchmark, codecs
 from sempic.evaluation.benchmark.tables import markdown
+from sempic.evaluation.human_maps import UNKNOWN
 from sempic.evaluation.measure import row
 from sempic.evaluation.measures import details, measured
 from sempic.evaluation.measures.base import JPEG_QUALITY
@@ -144,9 +145,9 @@ def describe(lines: list[dict[str, Any]]) -> str:
     return "\n\n".join("\n".join(markdown(rows)) for rows in tables)
 
 
-def _palettes(args: argparse.Namespace) -> tuple[Palette, Palette] | None:
+def _palettes(args: argparse.Namespace) -> tuple[Palette, Palette]:
     if args.palette is None:
-        return None
+        return UNKNOWN
     judge = segment.load(args.judge or str(models.find(models.JUDGE)))
     return BY_NAME[args.palette], PALETTES[judge.palette]
 

@@ -42,7 +42,7 @@ def compare(
     measure = Measure(settings)
     truth = None
     if labels is not None:
-        truth = human_maps.read_truth(labels, human_maps.palettes_of(labels, measure))
+        truth = human_maps.read_as(labels, *human_maps.palettes_of(labels, measure))
     with naming(labels or original):
         reference = measure.reference(picture, truth)
         ceiling = measure.original(reference)

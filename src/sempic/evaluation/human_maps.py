@@ -26,6 +26,9 @@ from sempic.palette import (
 )
 from sempic.scene import LabelMap
 
+UNKNOWN = INDICES, INDICES
+"""As of `palettes_of`, for ids without a judge."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HumanMaps:
@@ -107,17 +110,17 @@ def _palette(name: str | None, sent: str | None, example: Path, judge: Palette |
     return found
 
 
-def palettes_of(path: Path, measure: Measure) -> tuple[Palette, Palette] | None:
-    """The palette of a map, and the judge's, in whose ids it is compared, for `read_truth`: that
-    whose colours the map has, else the judge's. None: the map has ids, and there is no judge.
+def palettes_of(path: Path, measure: Measure) -> tuple[Palette, Palette]:
+    """The palette of a map, and the judge's, in whose ids it is compared, for `read_as`.
 
-    Raises InputError naming the file if the judge does not know the palette.
+    The first is that whose colours the map has, else the judge's. Raises InputError naming the file
+    if the judge does not know the palette.
     """
     with naming(path):
         picture = pictures.decode(jobs.read(path))
         if not measure.settings.judged:
             found = _with_colours(picture)
-            return None if found is None else (found, found)
+            return UNKNOWN if found is None else (found, found)
         known = measure.palette
         found = _with_colours(picture, known) or known
         if found is known or (found, known) == (CITYSCAPES_FULL, CITYSCAPES):
@@ -150,15 +153,6 @@ def _with_colours(picture: PIL.Image.Image, *likely: Palette) -> Palette | None:
             fitting.remove(CITYSCAPES_FULL)  # has the same colours, and more
     chosen = [palette for palette in likely if palette in fitting] or fitting
     return chosen[0] if len(fitting) == 1 or chosen is not fitting else None
-
-
-def read_truth(path: Path, palettes: tuple[Palette, Palette] | None) -> LabelMap:
-    """A human map of colours or ids, uint8 (H, W), in the judge's ids. Raises InputError naming the
-    file.
-
-    palettes: the map's and the judge's; None: the map has ids of an unknown palette.
-    """
-    return jobs.read_ids(path) if palettes is None else read_as(path, *palettes)
 
 
 def read_as(path: Path, palette: Palette, compared: Palette) -> LabelMap:
