@@ -135,6 +135,12 @@ def test_names_that_are_not_utf8_are_escaped(versions, capsys):
     assert r"caf\udce9.png" in (versions / "compare.html").read_text()
 
 
+def test_a_name_of_two_lines_stays_in_its_row(versions, capsys):
+    (versions / "a.webp").rename("two\nlines.webp")
+    assert compare("two\nlines.webp") == 0
+    assert r"two\nlines.webp  " in capsys.readouterr().out
+
+
 def test_a_page_that_cannot_be_written_is_refused_before_the_work(versions, monkeypatch, capsys):
     assert compare("a.webp", "-o", "new/page.html") == 0
     monkeypatch.setattr("sempic.evaluation.compare.compare", None)

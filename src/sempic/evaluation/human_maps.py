@@ -21,7 +21,7 @@ from sempic.palette import (
     INDICES,
     PALETTES,
     Palette,
-    named,
+    find,
     translate,
 )
 from sempic.scene import LabelMap
@@ -56,9 +56,9 @@ class HumanMaps:
         """The maps of a folder. Raises InputError.
 
         Args:
-            palette: of the files; None: with `num_classes` that of the streams or `indices`, else
-                Cityscapes for maps of the original's code, that whose colours the first map has,
-                that of the streams, or the judge's.
+            palette: of the files, as `sempic.palette.find` takes it; None: with `num_classes` that
+                of the streams or `indices`, else Cityscapes for maps of the original's code, that
+                whose colours the first map has, that of the streams, or the judge's.
             sent: the palette of the streams.
             judge: the judge's palette; None: there is no judge.
             num_classes: see `Settings`.
@@ -97,14 +97,14 @@ class HumanMaps:
 
 def _palette(name: str | None, sent: str | None, example: Path, judge: Palette | None) -> Palette:
     if name is not None:
-        return named(name)
+        return find(name)
     with naming(example):
         picture = pictures.decode(jobs.read(example))
         if _unscaled(picture, CITYSCAPES) is not None:
             return CITYSCAPES
-    found = _with_colours(picture, *filter(None, (BY_NAME.get(sent or ""), judge))) or (
-        judge if sent is None else named(sent)
-    )
+    streams = BY_NAME.get(sent or "")  # None: there are none, or they have a custom palette
+    found = _with_colours(picture, *filter(None, (streams, judge)))
+    found = found or (judge if sent is None else streams)
     if found is None:
         raise InputError(f"{example}: the palette of its ids is unknown: name it with --palette")
     return found
