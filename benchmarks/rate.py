@@ -17,7 +17,6 @@ from tqdm import tqdm
 
 import sempic
 from sempic import api
-from sempic.palette import BY_NAME
 
 MEANS = ("labels_bpp", "coarse_bpp", "other_bpp", "bpp", "bytes")
 
@@ -27,7 +26,7 @@ def main() -> None:
     parser = new_parser(__doc__)
     add_folder(parser)
     parser.add_argument("--labels", type=Path, help="folder of index maps; default: the segmenter")
-    parser.add_argument("--palette", choices=BY_NAME, default="camvid", help="of --labels")
+    parser.add_argument("--palette", default="camvid", help="of --labels, as in sempic encode")
     parser.add_argument("--segmenter", help="as in sempic encode")
     parser.add_argument("--label-quality", help="as in sempic encode", type=_level)
     parser.add_argument("--coarse-codec", default="bpg")

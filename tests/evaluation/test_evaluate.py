@@ -117,6 +117,11 @@ def test_the_text_output_has_every_figure(results, capsys):
         assert word in out
 
 
+def test_spaces_between_metrics_are_no_part_of_their_names(results, capsys):
+    assert cli.main(["evaluate", ".", "--metrics", "psnr, miou,psnr"]) == 0
+    assert capsys.readouterr().out.count("PSNR") == 1
+
+
 def test_a_picture_that_is_all_void_has_no_miou(results, capsys):
     PIL.Image.fromarray(np.full(SIZE, 255, np.uint8)).save("labels/1.png")
     code, out, _ = evaluate(capsys, "--json")

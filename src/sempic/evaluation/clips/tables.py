@@ -91,7 +91,11 @@ def _notes(ways: Mapping[str, Found]) -> list[str]:
         notes.append(f"Parity: {more:.1%} more bits.")
     if "losses" in ours:
         texts = ", ".join(f"{value:.3f}" for value in ours["losses"])
-        notes.append(f"With losses, mean mIoU of the frames that arrive, by trial: {texts}.")
+        notes.append(
+            f"With losses, mean mIoU of the frames that arrive, by trial: {texts}."
+            if ours["labels"]
+            else "No map was sent that losses could damage."
+        )
     return notes
 
 
