@@ -42,6 +42,11 @@ def test_finer_settings_cost_more_and_show_more(name):
         assert {os.sched_getscheduler(t) for t in [0, *threads]} <= {os.SCHED_OTHER, os.SCHED_BATCH}
 
 
+def test_an_encoder_that_refuses_a_size_is_named():
+    with pytest.raises(InputError, match=r"HEVC \(x265\), bare stream cannot encode 16×10 pixels"):
+        codecs.load("hevc").encode(street(9, 15)[0], 30)
+
+
 def test_an_encoder_that_pyav_lacks_is_named_before_the_work():
     lacking = codecs.Video("AV1", range(9), "libnone", "libdav1d", {})
     with pytest.raises(InputError, match="no libnone, the encoder of AV1"):

@@ -25,7 +25,7 @@ from PIL import features
 import sempic
 from sempic import api, bits, coarse, formats, labels, models
 from sempic.coarse import hevc
-from sempic.errors import InputError, install_hint
+from sempic.errors import InputError, install_hint, refused
 from sempic.evaluation import weights
 from sempic.options import BUNDLED, Models
 from sempic.palette import CAMVID, PALETTES, Palette
@@ -124,7 +124,9 @@ class Video(PictureCodec):
         self, frames: Sequence[Image], setting: int, rate: Fraction = Fraction(25)
     ) -> list[bytes]:
         """Packets of frames, uint8 (H, W, 3), all of one size, `rate` a second, padded to even
-        sides."""
+        sides. Raises InputError if the encoder refuses them, as x265 does tiny ones."""
+        from av.error import FFmpegError
+
         os.environ.setdefault("SVT_LOG", "1")  # errors only; the default prints a page a picture
         height, width = (side + side % 2 for side in frames[0].shape[:2])
         context = hevc.context(self.encoder, "w")
@@ -133,7 +135,8 @@ class Video(PictureCodec):
         context.time_base, context.framerate = 1 / rate, rate
         context.options = self.options(setting)
         packets: list[Any] = []
-        with no_real_time():
+        refusal = f"{self.title} cannot encode {width}×{height} pixels"
+        with no_real_time(), refused(InputError, refusal, FFmpegError):
             for number, picture in enumerate(frames):
                 frame = hevc.frame(coarse.from_rgb(picture, "420"), width, height)
                 frame.pts = number
