@@ -29,6 +29,7 @@ from sempic.errors import InputError, install_hint, refused
 from sempic.evaluation import weights
 from sempic.options import BUNDLED, Models
 from sempic.palette import CAMVID, PALETTES, Palette
+from sempic.pictures import saved
 from sempic.processes import no_real_time
 from sempic.scene import Image, LabelMap
 
@@ -81,9 +82,7 @@ class Pillow(PictureCodec):
         return f"{self.library} {self.options(self.settings[0])}"
 
     def encode(self, picture: Image, setting: int, labels: LabelMap | None = None) -> bytes:
-        out = io.BytesIO()
-        PIL.Image.fromarray(picture).save(out, self.format, **self.options(setting))
-        return out.getvalue()
+        return saved(PIL.Image.fromarray(picture), self.format, **self.options(setting))
 
     def decode(self, stream: bytes, width: int, height: int) -> Image:
         return np.array(PIL.Image.open(io.BytesIO(stream)).convert("RGB"))
