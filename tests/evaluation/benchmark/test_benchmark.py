@@ -63,6 +63,8 @@ def test_the_report_agrees_with_the_codecs_and_nothing_is_coded_twice(folder, mo
     page = (folder / "a/report.html").read_text()
     for word in ("JPEG, progressive", "WebP", "BD-rate", "Best:", "Worst:", "peak memory", "judge"):
         assert word in page
+    for title in ("mIoU", "PSNR, dB", "pixel accuracy", "agreement"):  # each with its curves
+        assert f">{title}<tspan" in page
     assert not re.search(r"(src|href)=['\"](?!data:)", page)  # opens offline
     assert (folder / "a/rd.svg").read_text().startswith("<svg")
     printed = capsys.readouterr().out

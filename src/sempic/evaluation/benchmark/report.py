@@ -16,8 +16,11 @@ from sempic.evaluation.measures import FIGURES, METRICS, Figure, Row
 from sempic.evaluation.measures.base import JPEG_QUALITY
 from sempic.evaluation.measures.inception import FEW, PATCH, sample_count
 
+MAIN = ("miou", "fid", "lpips", "psnr")
+"""Figures of rd.svg."""
 
-def plot(results: Results, figures: Sequence[str] = ("miou", "fid", "lpips", "psnr")) -> str:
+
+def plot(results: Results, figures: Sequence[str] = MAIN) -> str:
     """Rate and quality curves as one SVG, a panel a figure; "" if none was measured."""
     panels = []
     for figure in (results.figures[name] for name in figures if name in results.figures):
@@ -43,9 +46,6 @@ def page(bench: Benchmark, results: Results) -> str:
     about = results.about
     size = "{}×{} pixels".format(*about["size"]) if about["size"] else "of several sizes"
     count = about["pictures"]
-    more = [
-        f for f in ("patch_fid", "ms_ssim", "dists", "lpips_vgg", "kid") if f in results.figures
-    ]
     fid_note = f" FID {html.escape(sample_count(count))}." if "fid" in results.figures else ""
     sections = [
         f"<h1>{count} pictures, {len(results.codecs)} codecs</h1>",
@@ -54,8 +54,7 @@ def page(bench: Benchmark, results: Results) -> str:
         f"{html.escape(about['machine'])}</p>",
         "<h2>Rate and quality</h2>",
         plot(results),
-        plot(results, ("objects_kept", "objects_invented")),
-        plot(results, more[:2]),
+        plot(results, [name for name in results.figures if name not in MAIN]),
         "<h2>At the same rate</h2>",
         "<p class='dim'>At the rates of our own points. Other codecs are interpolated linearly in "
         "log(bpp). “–”: the codec does not reach this rate. Bold: the best."
