@@ -116,6 +116,13 @@ def test_without_human_maps_nothing_is_measured_twice(folder, monkeypatch):
     assert "of several sizes" in (folder / "b/report.html").read_text()
 
 
+def test_one_picture_is_shown_once(folder):
+    assert run("--codecs", "jpeg", "--rates", "2", "--limit", "1", "-o", "a") == 0
+    page = (folder / "a/report.html").read_text()
+    assert "<h1>1 picture, 1 codec</h1>" in page
+    assert page.count("class='sheet'") == 1
+
+
 def test_without_pytorch_one_line_says_so(folder, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "torch", None)
     assert run("--codecs", "jpeg", "--metrics", "psnr") == 2
