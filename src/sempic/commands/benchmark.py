@@ -123,6 +123,8 @@ def run(args: argparse.Namespace) -> int:
         return _clips(args, videos)
     for_clips = [*fields.from_args(args, _ClipOptions), *fields.from_args(args, SequenceOptions)]
     _files.only_for("clips, and these are pictures", ["fps"] * bool(args.fps) + for_clips)
+    if args.size:
+        _files.only_for("pictures without --size", ["short_side"] * bool(args.short_side))
     return _pictures(args)
 
 

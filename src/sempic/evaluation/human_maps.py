@@ -116,12 +116,12 @@ def palettes_of(path: Path, measure: Measure) -> tuple[Palette, Palette]:
     The first is that whose colours the map has, else the judge's. Raises InputError naming the file
     if the judge does not know the palette.
     """
+    known = measure.palette if measure.settings.judged else None
     with naming(path):
         picture = pictures.decode(jobs.read(path))
-        if not measure.settings.judged:
+        if known is None:
             found = _with_colours(picture)
             return UNKNOWN if found is None else (found, found)
-        known = measure.palette
         found = _with_colours(picture, known) or known
         if found is known or (found, known) == (CITYSCAPES_FULL, CITYSCAPES):
             return found, known

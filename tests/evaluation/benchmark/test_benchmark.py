@@ -179,6 +179,10 @@ def test_an_interrupted_run_resumes_from_the_cache(folder, monkeypatch, capsys):
 def test_wrong_codecs_files_and_folders_are_named_before_the_work(folder, capsys):
     assert run("--codecs", "jpeg,vvc") == 2
     assert "vvc" in capsys.readouterr().err
+    assert run("--judge", "none.onnx") == 2
+    assert capsys.readouterr().err == "sempic: none.onnx: no such model\n"
+    assert run("--size", "64x48", "--short-side", "32") == 2
+    assert capsys.readouterr().err == "sempic: --short-side is for pictures without --size\n"
     (folder / "set/valannot/1.png").unlink()
     assert run("--codecs", "jpeg") == 2
     assert "no label map 1" in capsys.readouterr().err
