@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import io
 import json
 import math
 import os
@@ -30,7 +29,6 @@ from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
 import numpy as np
-import PIL.Image
 from common import new_parser, save
 from tqdm import tqdm
 
@@ -75,9 +73,7 @@ def queries() -> list[Query]:
     first = np.array(sempic.decode(street, steps=1))
     made = []
     for picture in (first, np.ascontiguousarray(first[:, ::-1])):
-        out = io.BytesIO()
-        PIL.Image.fromarray(picture).save(out, "PNG")
-        file = out.getvalue()
+        file = pictures.encode(picture, ".png")
         for quality in (2, 5, 8):
             stream = sempic.encode(picture, quality=quality)
             made.append(Query("encode", f"/encode?quality={quality}", file, 200, stream))

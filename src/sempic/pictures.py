@@ -239,6 +239,13 @@ def encode_labels(labels: LabelMap, palette: Palette, suffix: str) -> bytes:
     return _save(picture, suffix)
 
 
+def saved(picture: PIL.Image.Image, format: str, **options: Any) -> bytes:
+    """A picture as a file of one of Pillow's formats, with the options and errors of its writer."""
+    out = io.BytesIO()
+    picture.save(out, format, **options)
+    return out.getvalue()
+
+
 def animation(frames: Sequence[Image], rate: float, format: str, **options: Any) -> bytes:
     """An animation that loops forever.
 
@@ -250,12 +257,10 @@ def animation(frames: Sequence[Image], rate: float, format: str, **options: Any)
 
     Raises OutputError, for a rate too low for the format, say.
     """
-    out = io.BytesIO()
     first, *rest = map(PIL.Image.fromarray, frames)
     options |= {"save_all": True, "append_images": rest, "duration": 1000 / rate, "loop": 0}
     with refused(OutputError, f"cannot write this animation as {format}", Exception):
-        first.save(out, format, **options)
-    return out.getvalue()
+        return saved(first, format, **options)
 
 
 def format_of(suffix: str) -> str:
@@ -270,12 +275,11 @@ def format_of(suffix: str) -> str:
 
 
 def _save(picture: PIL.Image.Image, suffix: str) -> bytes:
-    format, out = format_of(suffix), io.BytesIO()
+    format = format_of(suffix)
     lossy = format in ("JPEG", "MPO", "WEBP", "AVIF")
     what = f"cannot write this picture as {format}"
     with refused(OutputError, what, Exception):  # varies by plugin
-        picture.save(out, format, **({"quality": 95} if lossy else {}))
-    return out.getvalue()
+        return saved(picture, format, **({"quality": 95} if lossy else {}))
 
 
 _ErrorType: TypeAlias = type[ImageError] | type[LabelMapError]

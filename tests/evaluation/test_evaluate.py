@@ -9,9 +9,9 @@ import pytest
 from conftest import FakeSegmenter, street
 
 import sempic
-from sempic import cli, pictures, segment
+from sempic import cli, palette, pictures, segment
 from sempic.evaluation import evaluate as evaluation
-from sempic.evaluation import networks
+from sempic.evaluation import metrics, networks
 from sempic.evaluation.human_maps import read_map
 from sempic.evaluation.measure import Measure, Settings
 from sempic.evaluation.measures import METRICS
@@ -115,6 +115,11 @@ def test_the_text_output_has_every_figure(results, capsys):
     assert out.startswith("3 pictures\n")
     for word in ("bpp", "mIoU", "originals", "agreement", "PSNR", "IoU road", "judge"):
         assert word in out
+
+
+def test_spaces_between_metrics_are_no_part_of_their_names(results, capsys):
+    assert cli.main(["evaluate", ".", "--metrics", "psnr, miou,psnr"]) == 0
+    assert capsys.readouterr().out.count("PSNR") == 1
 
 
 def test_a_picture_that_is_all_void_has_no_miou(results, capsys):
@@ -371,6 +376,31 @@ def test_ids_without_a_palette_are_evaluated(results, monkeypatch, capsys):
     out = evaluate(capsys, "--num_classes", "11")[1]  # as many as CamVid has
     assert "IoU 3 " in out
     assert "IoU road" not in out
+
+
+def test_maps_of_a_custom_palette_need_its_file(results, capsys):
+    """Here their ids are those of CamVid's first three classes; all else is void."""
+    classes = [{"name": name} for name in ("above", "between", "below")]
+    Path("own.json").write_text(json.dumps({"name": "evaluated", "classes": classes}))
+    found = palette.find("own.json")
+    truth = np.stack([np.array(PIL.Image.open(f"labels/{i}.png")) for i in range(3)])
+    truth = np.where(truth < 3, truth, 255).astype(np.uint8)
+    guess = np.roll(truth, 5, 1)
+    (results / "guess").mkdir()
+    for i in range(3):
+        PIL.Image.fromarray(truth[i]).save(f"labels/{i}.png")
+        PIL.Image.fromarray(guess[i]).save(f"guess/{i}.png")
+        write_stream(results / f"sempic/{i}.sempic", found.settle(truth[i]), palette=found.id)
+    predicted = ("--predictions", "guess", "--metrics", "miou")
+    matrix = metrics.confusion(truth, guess, 3)
+    row = figures(capsys, *predicted, "--palette", "own.json")["samples"]
+    assert row["miou"] == pytest.approx(metrics.miou(matrix))
+    assert row["classes"] == ["above", "between", "below"]
+    del palette.PALETTES[found.id], palette.BY_NAME[found.name]  # as in another process
+    assert (
+        "0.png: the palette of its ids is unknown: name it with --palette"
+        in (evaluate(capsys, *predicted)[2])
+    )
 
 
 def test_maps_in_the_colours_of_a_palette_have_that_palette(results, capsys):
