@@ -245,7 +245,7 @@ def animation(frames: Sequence[Image], rate: float, format: str, **options: Any)
     Args:
         frames: uint8 (H, W, 3), at least one, all of one size.
         rate: frames per second.
-        format: Pillow's name of a format with animations.
+        format: "PNG" or "WEBP".
         options: of Pillow's writer.
 
     Raises OutputError, for a rate too low for the format, say.

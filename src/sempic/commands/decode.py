@@ -50,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
         _files.only_for(
             "the receiver, which --only leaves out", [*given, *{"receiver"} & own.keys()]
         )
+    if work.only == "coarse":
+        _files.only_for("label maps, which --only coarse leaves out", {"prior"} & own.keys())
     if "samples" in own and not work.uncertainty:
         raise InputError("--samples is for --uncertainty; a decode is one sample")
     jobs = find(

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import PIL.Image
 
 from sempic import coarse, models, progress, roles, texture
-from sempic.errors import InputError, ModelError, install_hint
+from sempic.errors import InputError, ModelError, install_hint, warn
 from sempic.models import RENOISE, runtime
 from sempic.palette import (
     CAMVID,
@@ -122,6 +122,9 @@ class Receiver:
             raise ModelError("this receiver was not trained for any fidelity but 0")
         if scene.coarse is None:
             raise ModelError("this receiver needs a coarse picture, and the stream has none")
+        if scene.labels is None and guidance != 1:
+            warn("guidance has no effect: the stream has no label map")
+            guidance = 1.0
         rows, columns = (-(-side // MULTIPLE) * MULTIPLE for side in (scene.height, scene.width))
         rgb = coarse.to_rgb(scene.coarse)
         factor = coarse.factor(scene.width, scene.height, rgb.shape[1], rgb.shape[0])
