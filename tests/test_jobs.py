@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sempic import jobs
+from sempic import batch, jobs
 from sempic.errors import InputError, OutputError, SempicError
 
 
@@ -103,6 +103,10 @@ def test_inputs_named_twice_are_done_once():
     for names in (["in", "in"], ["in", "in/a.png"], ["in", "./in/"], ["in", "link"]):
         assert len(plan(*names, output="out")) == 2
     assert plan("in/a.png", "in/a.png") == {"in/a.png": "in/a.sempic"}
+    Path("in/latest").symlink_to("day")  # as cameras make them
+    touch("in/day/0.png")
+    assert sorted(plan("in").values()) == ["in/a.sempic", "in/b.sempic", "in/latest/0.sempic"]
+    assert len(plan("in", output="out")) == 4
 
 
 def test_no_target_overwrites_a_source():
@@ -239,3 +243,21 @@ def test_a_device_without_end_is_refused(monkeypatch):
         (job,) = jobs.find(["-"], None, accepted=(), suffix=".sempic")
         with pytest.raises(InputError, match="no end within 1 MiB"):
             job.read()
+
+
+def test_a_job_whose_target_cannot_be_written_is_refused_before_it_is_read(monkeypatch):
+    touch("a.png", "file")
+    Path("sub").mkdir()
+    (job,) = jobs.find(["a.png"], None, accepted={".png"}, suffix=".sempic")
+    job.check()
+    for output, why in (("none/a.sempic", "No such file"), ("file/", "Not a directory")):
+        (other,) = jobs.find(["a.png"], output, accepted={".png"}, suffix=".sempic")
+        with pytest.raises(OutputError, match=why):
+            other.check()
+    monkeypatch.setattr(os, "access", lambda *_: False)  # a card mounted read-only
+    with pytest.raises(OutputError, match=r"^a\.sempic: cannot write: "):
+        job.check()
+    with pytest.raises(OutputError, match=r"^a\.sempic: cannot write: "):
+        batch.Encode()(job)
+    (device,) = jobs.find(["a.png"], "/dev/null", accepted={".png"}, suffix=".sempic")
+    device.check()

@@ -64,6 +64,15 @@ class Job:
         with refused(InputError, "cannot read standard input", OSError, ValueError):
             return _read_stream(sys.stdin.buffer)
 
+    def check(self) -> None:
+        """Raises OutputError if the target cannot be written; before long work."""
+        target = self.target
+        if target in (None, STDOUT) or not is_local(target) or files.is_stream(target):
+            return
+        files.check_writable(target)
+        if not self.mkdir and not target.absolute().parent.is_dir():
+            raise OutputError(f"{target}: cannot write: {os.strerror(errno.ENOENT)}")
+
     def write(self, data: bytes) -> None:
         """Write the target. Raises OutputError, or BrokenPipeError if the reader of standard
         output has gone."""
@@ -149,24 +158,7 @@ def find(
     ]
     if suffix is None:
         return jobs
-    return list({(_real(job.source), job.target): job for job in jobs}.values())
-
-
-def check_output(output: str | None, job: Job) -> None:
-    """Raises OutputError if the output that the user names cannot be written; before long work.
-    job: one of the run."""
-    if output is None or output == "-" or "://" in output:
-        return
-    place = Path(output)
-    if files.is_stream(place):  # or a folder, whose files may be writable where it is not
-        return
-    if job.mkdir:
-        files.check_writable(place, folder=True)
-        return
-    with naming(job.name):
-        files.check_writable(place)
-        if not place.absolute().parent.is_dir():
-            raise OutputError(f"{place}: cannot write: {os.strerror(errno.ENOENT)}")
+    return list({(_real(job.source), _real(job.target)): job for job in jobs}.values())
 
 
 # ── sources ──────────────────────────────────────────────────────────────────────────────────
@@ -322,8 +314,8 @@ def _clashes(sources: list[_Source], *, fold: bool = True) -> list[list[_Source]
         while (parent := os.path.dirname(parent)) not in ("", os.sep, os.path.dirname(parent)):
             if parent in groups:
                 groups[parent].append(groups[key][0])
-    # A source that is named twice does not clash with itself.
-    return [g for g in groups.values() if len({(_real(s.path), s.target) for s in g}) > 1]
+    # A source that is named twice, or found through a link, too, does not clash with itself.
+    return [g for g in groups.values() if len({(_real(s.path), _real(s.target)) for s in g}) > 1]
 
 
 def _real(path: Path | None) -> str:
