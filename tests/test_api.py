@@ -311,6 +311,14 @@ def test_options_of_the_map_without_effect_are_said(codec, options):
     assert stream == codec.encode(IMAGE, labels="none")
 
 
+def test_a_path_in_place_of_a_picture_is_said(codec):
+    for path in ("a.png", pathlib.Path("a.png")):
+        with pytest.raises(
+            ImageError, match=r"a PIL image \(PIL\.Image\.open\) or a uint8 array, not "
+        ):
+            codec.encode(path)
+
+
 def test_an_ignore_label_that_no_segmenter_gives_is_said(codec):
     with pytest.warns(sempic.SempicWarning, match="ignore label has no effect: 200 is no id of"):
         stream = codec.encode(IMAGE, ignore_label=200)

@@ -234,6 +234,17 @@ def test_unreadable_files_are_failed_jobs():
         jobs.find(["phone"], "out", accepted={".png"}, suffix=".sempic", foreign={".heic", ".mov"})
 
 
+def test_no_output_lies_beside_a_device(tmp_path):
+    reader, writer = os.pipe()  # as in sempic encode <(curl …)
+    for name in (f"/dev/fd/{reader}", "/dev/null", "/dev/stdin"):
+        with pytest.raises(OutputError, match=f"^{name}: name the output with -o"):
+            plan(name)
+        assert plan(name, output="a.sempic") == {name: "a.sempic"}
+    assert plan("/dev/shm/frame.png") == {"/dev/shm/frame.png": "/dev/shm/frame.sempic"}
+    os.close(reader)
+    os.close(writer)
+
+
 def test_a_device_without_end_is_refused(monkeypatch):
     monkeypatch.setattr(jobs, "_LONGEST", 1 << 20)
     with pytest.raises(InputError, match="no end within 1 MiB"):

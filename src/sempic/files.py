@@ -195,6 +195,12 @@ def is_stream(path: str | os.PathLike[str]) -> bool:
     return _descriptor(os.fspath(path)) is not None or (target.exists() and not target.is_file())
 
 
+def is_of_system(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is an open file of this process or a device of the system, beside which no
+    file belongs; those of /dev/shm are plain files."""
+    return os.path.abspath(path).startswith(("/dev/", "/proc/")) and is_stream(path)
+
+
 def direct_target(path: str | os.PathLike[str]) -> int | Path | None:
     """What to open for a path that `is_stream`: a duplicate of the file descriptor (/dev/stdout,
     /dev/fd/3), or the path of a device or pipe. None for other paths."""

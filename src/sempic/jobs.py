@@ -183,11 +183,14 @@ class _Source:
     """Whether the target's name includes the suffix of the source."""
 
     def name_target(self) -> None:
+        """Raises OutputError where no file belongs beside the source."""
         relative = self.relative
         changed = relative.with_suffix(self.suffix).name
         name = relative.name + self.suffix if self.keeps_suffix else changed
         if self.output_folder is None:
             assert self.path is not None
+            if is_local(self.path) and files.is_of_system(self.path):
+                raise OutputError(f"{self.path}: name the output with -o")
             self.target = self.path.with_name(name)
             return
         root = (os.path.basename(os.path.abspath(self.root)),) if self.keeps_root else ()

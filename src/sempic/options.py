@@ -228,7 +228,10 @@ class EncodeOptions(SenderOptions):
         metavar="SHARE",
     )
     max_side: int | None = option(
-        "scale larger pictures down to this first", None, low=1, metavar="PIXELS"
+        "scale pictures whose longer side has more pixels down to this first",
+        None,
+        low=1,
+        metavar="PIXELS",
     )
     model: int = option(
         "number of the intended receiver; other receivers decode with a warning. 0: any",

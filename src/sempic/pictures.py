@@ -167,7 +167,10 @@ def to_rgb(picture: PIL.Image.Image | npt.NDArray[np.uint8]) -> Image:
         _check_size(picture.shape[1], picture.shape[0])
         return picture
     if not isinstance(picture, PIL.Image.Image):
-        raise ImageError(f"a picture is a PIL image or a uint8 array, not {type(picture).__name__}")
+        raise ImageError(
+            "a picture is a PIL image (PIL.Image.open) or a uint8 array, not "
+            f"{type(picture).__name__}"
+        )
     _check_size(*picture.size)
     clear = _transparent(picture)
     _load(picture, ImageError)

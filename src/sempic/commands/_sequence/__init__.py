@@ -41,7 +41,10 @@ def add_encode(parser: argparse.ArgumentParser) -> None:
         "names, as its frames; files such as .mp4, /dev/video0 and rtsp:// are videos anyway",
     )
     group.add_argument(
-        "--fps", type=rate, metavar="N", help="frames in a second; default: as the video has"
+        "--fps",
+        type=rate,
+        metavar="N",
+        help="frames in a second; default: as the video has, 10 for a folder",
     )
     fields.add(group, SequenceOptions, but=_SHARED)
 
