@@ -257,6 +257,7 @@ def test_a_target_beyond_the_finest_level_is_reported(photo, capsys):
         ("encode photo.png -o x.tar", "x.tar: a .sempic file under the name of a tar"),
         ("decode a.sempic -o b.png --samples 3", "--samples is for --uncertainty"),
         ("decode a.sempic -o b.png --uncertainty u", "--uncertainty: cannot write pictures of"),
+        ("decode a.sempic --uncertainty u.png --manifest m", "not with --only or --manifest"),
         ("decode a.sempic -o b --steps 99", "type (no suffix); the name of a folder ends in /"),
         ("decode a.sempic --images .jpg", "--images is for tars"),
         ("encode photo.png --images .png", "--images is for tars"),
