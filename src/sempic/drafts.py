@@ -74,7 +74,8 @@ class Drafts:
         else:
             self.never = choice.imagined(plain.labels, palette, options.imagine)
         self.sent = sent & ~self.never
-        if plain.labels is None and options.imagine and (options.keep or options.keep_boxes):
+        to_send = options.keep or options.keep_boxes or options.check
+        if plain.labels is None and options.imagine and to_send:
             warn("without a label map no window is sent: classes to imagine may be anywhere")
         elif plain.labels is None and options.keep:
             warn("without a label map no class is kept: its objects cannot be located")
