@@ -66,6 +66,21 @@ def test_no_two_jobs_share_a_target(names):
         assert not any(other.startswith(key + os.sep) for other in keys)
 
 
+def test_planning_is_linear(monkeypatch):
+    """Archives have a million files, and each look at one on a network disk takes time."""
+    for folder in ("train", "val"):
+        touch(*(f"{folder}/{i}.png" for i in range(50)))
+    looks = []
+    look = jobs._real
+    monkeypatch.setattr(jobs, "_real", lambda path: looks.append(path) or look(path))
+    assert len(plan("train", output="out")) == 50
+    assert len(looks) <= 50
+    looks.clear()
+    targets = plan("train", "val", output="out")  # all names clash
+    assert {Path(target).parent.name for target in targets.values()} == {"train", "val"}
+    assert len(looks) <= 5 * 100
+
+
 def test_two_sources_of_one_target_are_refused_by_name():
     touch("a/shots/0.png", "b/shots/0.png")
     with pytest.raises(InputError, match=r"a/shots/0.png and b/shots/0.png would both become out"):
