@@ -522,7 +522,11 @@ def test_errors_of_the_system_name_their_file(monkeypatch, capsys):
 def test_a_name_that_is_too_long_is_named(capsys):
     Path(name := "x" * 248 + ".sempic").write_bytes(sempic.encode(IMAGE, labels="none"))
     target = "x" * 248 + ".coarse.png"
-    refused(capsys, ["decode", name, "--only", "coarse"], f"{target}: File name too long\n")
+    refused(
+        capsys,
+        ["decode", name, "--only", "coarse"],
+        f"{target}: cannot write: File name too long\n",
+    )
 
 
 def test_a_lack_of_memory_takes_one_line(monkeypatch, capsys):

@@ -285,5 +285,8 @@ def test_a_job_whose_target_cannot_be_written_is_refused_before_it_is_read(monke
         job.check()
     with pytest.raises(OutputError, match=r"^a\.sempic: cannot write: "):
         batch.Encode()(job)
+    (long,) = jobs.find(["a.png"], "o" * 300, accepted={".png"}, suffix=".sempic")
+    with pytest.raises(OutputError, match="oo: cannot write: File name too long"):
+        long.check()
     (device,) = jobs.find(["a.png"], "/dev/null", accepted={".png"}, suffix=".sempic")
     device.check()

@@ -67,11 +67,14 @@ class Job:
     def check(self) -> None:
         """Raises OutputError if the target cannot be written; before long work."""
         target = self.target
-        if target in (None, STDOUT) or not is_local(target) or files.is_stream(target):
+        if target is None or target == STDOUT or not is_local(target):
             return
-        files.check_writable(target)
-        if not self.mkdir and not target.absolute().parent.is_dir():
-            raise OutputError(f"{target}: cannot write: {os.strerror(errno.ENOENT)}")
+        with refused(OutputError, f"{target}: cannot write"):  # a name that is too long, say
+            if files.is_stream(target):
+                return
+            files.check_writable(target)
+            if not self.mkdir and not target.absolute().parent.is_dir():
+                raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
 
     def write(self, data: bytes) -> None:
         """Write the target. Raises OutputError, or BrokenPipeError if the reader of standard
