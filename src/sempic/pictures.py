@@ -167,7 +167,10 @@ def to_rgb(picture: PIL.Image.Image | npt.NDArray[np.uint8]) -> Image:
         _check_size(picture.shape[1], picture.shape[0])
         return picture
     if not isinstance(picture, PIL.Image.Image):
-        raise ImageError(f"a picture is a PIL image or a uint8 array, not {type(picture).__name__}")
+        raise ImageError(
+            "a picture is a PIL image (PIL.Image.open) or a uint8 array, not "
+            f"{type(picture).__name__}"
+        )
     _check_size(*picture.size)
     clear = _transparent(picture)
     _load(picture, ImageError)
@@ -252,7 +255,7 @@ def animation(frames: Sequence[Image], rate: float, format: str, **options: Any)
     Args:
         frames: uint8 (H, W, 3), at least one, all of one size.
         rate: frames per second.
-        format: Pillow's name of a format with animations.
+        format: "PNG" or "WEBP".
         options: of Pillow's writer.
 
     Raises OutputError, for a rate too low for the format, say.
