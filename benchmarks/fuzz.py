@@ -54,6 +54,7 @@ with guided:
     from sempic.errors import SempicError, SempicWarning
     from sempic.formats import has_jxl
     from sempic.labels import payload, prior
+    from sempic.pictures import saved
 
 SIZE = 24, 32
 """Height and width of the label maps whose payloads are damaged."""
@@ -120,11 +121,6 @@ def seeds(target: str) -> list[bytes]:
     rng = np.random.default_rng(0)
     map_ = np.kron(rng.integers(0, 12, (3, 4)), np.ones((8, 8))).astype(np.uint8)
     image = PIL.Image.fromarray(rng.integers(0, 255, (*SIZE, 3), dtype=np.uint8))
-
-    def saved(picture: PIL.Image.Image, format: str, **options: object) -> bytes:
-        out = io.BytesIO()
-        picture.save(out, format, **options)
-        return out.getvalue()
 
     if target in ("container", "stream"):
         files = sorted((ROOT / "vectors").rglob("*.sempic"))

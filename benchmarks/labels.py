@@ -11,7 +11,6 @@ file, since no Python package has a FLIF encoder.
 
 from __future__ import annotations
 
-import io
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from PIL import Image
 
 from sempic import coarse, labels
 from sempic.formats import has_jxl
+from sempic.pictures import saved
 from sempic.scene import LabelMap
 
 
@@ -33,23 +33,16 @@ def png(a: LabelMap) -> int:
     bits = next(b for b in (1, 2, 4, 8) if n <= 1 << b)
     image = Image.fromarray(a, "P")
     image.putpalette([v for i in range(n) for v in (i, i, i)])
-    return saved(image, "PNG", optimize=True, bits=bits)
+    return len(saved(image, "PNG", optimize=True, bits=bits))
 
 
 def webp(a: LabelMap) -> int:
     picture = Image.fromarray(np.stack([a] * 3, -1))
-    return saved(picture, "WEBP", lossless=True, quality=100, method=6)
+    return len(saved(picture, "WEBP", lossless=True, quality=100, method=6))
 
 
 def jpeg_xl(a: LabelMap) -> int:
-    return saved(Image.fromarray(a), "JXL", lossless=True, effort=9)
-
-
-def saved(image: Image.Image, kind: str, **options: object) -> int:
-    """The bytes of an image as a file."""
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.tell()
+    return len(saved(Image.fromarray(a), "JXL", lossless=True, effort=9))
 
 
 def flif_sizes(path: Path, setting: str) -> dict[str, int]:

@@ -31,7 +31,7 @@ from sempic import api, codec
 from sempic.evaluation.metrics import frechet
 from sempic.evaluation.networks import Inception
 from sempic.palette import CAMVID
-from sempic.pictures import resized
+from sempic.pictures import resized, saved
 from sempic.receive import Receiver
 from sempic.scene import Image
 
@@ -74,9 +74,8 @@ def changed(picture: Image, rng: np.random.Generator) -> Iterator[tuple[str, Ima
     """The picture with small changes, by name."""
     values = picture.astype(float)
     for quality in (80, 40):
-        file = io.BytesIO()
-        PIL.Image.fromarray(picture).save(file, "JPEG", quality=quality, subsampling=0)
-        yield f"JPEG {quality}, 4:4:4", np.asarray(PIL.Image.open(file))
+        file = saved(PIL.Image.fromarray(picture), "JPEG", quality=quality, subsampling=0)
+        yield f"JPEG {quality}, 4:4:4", np.asarray(PIL.Image.open(io.BytesIO(file)))
     yield "noise of 5 levels", rounded(values + rng.normal(0, 5, picture.shape))
     yield "blur of 0.8 pixels", rounded(scipy.ndimage.gaussian_filter(values, (0.8, 0.8, 0)))
     for size, reach in ((1.0, 8), (0.7, 3)):

@@ -63,24 +63,6 @@ def relative_error(ours: Tensor, reference: Tensor) -> float:
     return error / scale if scale > 0 and np.isfinite(error) else float("inf")
 
 
-def instance_edges(tensors: dict[str, Tensor]) -> Tensor | None:
-    """The edge channel: as it is given, or drawn from a map of instance ids."""
-    for name in ("instance_edges", "edges", "edge"):
-        if name in tensors:
-            return tensors[name].reshape(tensors["labels"].shape)
-    for name in ("instance", "instances", "instance_ids"):
-        if name in tensors:
-            ids = tensors[name].reshape(tensors["labels"].shape)
-            edges = torch.zeros_like(ids, dtype=torch.bool)
-            across, down = ids[:, :, 1:] != ids[:, :, :-1], ids[:, 1:] != ids[:, :-1]
-            edges[:, :, 1:] |= across
-            edges[:, :, :-1] |= across
-            edges[:, 1:] |= down
-            edges[:, :-1] |= down
-            return edges
-    return None
-
-
 Row = tuple[str, float, float]
 """Tensor, relative error, bar."""
 
@@ -96,12 +78,9 @@ def compare(path: Path) -> Iterator[Row]:
     weights = load_file(path.with_suffix(".weights.safetensors"))
     model = filled(lambda: SemanticUNet(unet), weights, path.name).eval()
     io = load_file(path.with_suffix(".io.safetensors"))
-    edges = instance_edges(io)
-    if unet.instance_edges and edges is None:
-        raise SystemExit(f"{path}: no_instance is False, but there is no tensor of instances")
-    condition = make_condition(
-        io["labels"], unet.num_classes, edges if unet.instance_edges else None
-    )
+    if unet.instance_edges:
+        raise SystemExit(f"{path}: no_instance is False, but vectors have no tensor of instances")
+    condition = make_condition(io["labels"], unet.num_classes)
     if "parameters" in spec:
         count = sum(p.numel() for p in model.parameters())
         yield "parameters", abs(count / spec["parameters"] - 1), 0.0

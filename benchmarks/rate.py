@@ -16,9 +16,11 @@ from common import add_folder, in_one_line, load_labels, load_pictures, new_pars
 from tqdm import tqdm
 
 import sempic
-from sempic import api
-from sempic.palette import BY_NAME
+from sempic import api, fields
+from sempic.options import EncodeOptions
 
+OPTIONS = ("palette", "label_quality", "coarse_codec")
+"""Of `sempic encode`."""
 MEANS = ("labels_bpp", "coarse_bpp", "other_bpp", "bpp", "bytes")
 
 
@@ -27,10 +29,8 @@ def main() -> None:
     parser = new_parser(__doc__)
     add_folder(parser)
     parser.add_argument("--labels", type=Path, help="folder of index maps; default: the segmenter")
-    parser.add_argument("--palette", choices=BY_NAME, default="camvid", help="of --labels")
     parser.add_argument("--segmenter", help="as in sempic encode")
-    parser.add_argument("--label-quality", help="as in sempic encode", type=_level)
-    parser.add_argument("--coarse-codec", default="bpg")
+    fields.add(parser, EncodeOptions, only=OPTIONS)
     parser.add_argument(
         "--quality",
         type=lambda text: [int(q) for q in text.split(",")],
@@ -39,6 +39,7 @@ def main() -> None:
     args = parser.parse_args()
 
     codec = api.Codec(segmenter=args.segmenter)
+    options = {name: value for name, value in vars(args).items() if name in OPTIONS}
     found: dict[int, list[list[float]]] = {quality: [] for quality in args.quality}
     pictures = load_pictures(args)
     for path, picture in tqdm(pictures, unit="picture", disable=None):
@@ -46,16 +47,9 @@ def main() -> None:
         if args.labels:
             labels = load_labels(args.labels / f"{path.stem}.png", args.size)
         for quality in args.quality:
-            stream = codec.encode(
-                picture,
-                labels=labels,
-                palette=args.palette if args.labels else None,
-                quality=quality,
-                coarse_codec=args.coarse_codec,
-                label_quality=args.label_quality,
-            )
+            stream = codec.encode(picture, labels=labels, quality=quality, **options)
             sent = sempic.unpack(stream, only="labels").labels
-            if labels is not None and args.label_quality is None and (sent != labels).any():
+            if labels is not None and "label_quality" not in options and (sent != labels).any():
                 raise SystemExit(f"{path}: the label map came back changed")
             info = sempic.info(stream)
             sizes = [info["chunks"].get("labels", 0), info["chunks"]["coarse"]]
@@ -64,9 +58,8 @@ def main() -> None:
             found[quality].append([*(8 * size / pixels for size in sizes), info["bytes"]])
 
     source = str(args.labels) if args.labels else args.segmenter or "bundled segmenter"
-    print(
-        f"{len(pictures)} pictures of {args.folder}, labels: {source}, coarse: {args.coarse_codec}"
-    )
+    coarse = options.get("coarse_codec", "bpg")
+    print(f"{len(pictures)} pictures of {args.folder}, labels: {source}, coarse: {coarse}")
     print("quality   coarse          labels   coarse   other    whole   bytes   (means, bpp)")
     rows = []
     for quality in args.quality:
@@ -82,14 +75,10 @@ def main() -> None:
         "pictures": len(pictures),
         "size": args.size,
         "labels": source,
-        "coarse_codec": args.coarse_codec,
+        "coarse_codec": coarse,
         "levels": rows,
     }
     save(args, figures)
-
-
-def _level(text: str) -> int | str:
-    return text if text == "lossless" else int(text)
 
 
 if __name__ == "__main__":

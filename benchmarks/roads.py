@@ -29,11 +29,12 @@ from sempic import models, segment
 from sempic.commands import _measuring
 from sempic.evaluation import benchmark, codecs
 from sempic.evaluation.benchmark.tables import markdown
+from sempic.evaluation.human_maps import UNKNOWN
 from sempic.evaluation.measure import row
 from sempic.evaluation.measures import details, measured
 from sempic.evaluation.measures.base import JPEG_QUALITY
 from sempic.options import DEFAULT_QUALITY, Models
-from sempic.palette import BY_NAME, PALETTES, Palette
+from sempic.palette import PALETTES, Palette, find
 
 PHOTOGRAPHS = (
     *("astronaut.png", "brick.png", "camera.png", "chelsea.png", "clock_motion.png", "coffee.png"),
@@ -69,7 +70,7 @@ def main() -> None:
     parser.add_argument("--receiver", metavar="SPEC", help="of ours, as in sempic decode")
     parser.add_argument("--verifier", metavar="SPEC", help="of ours, as in sempic encode --check")
     parser.add_argument("--labels", type=Path, metavar="MAPS", help="human maps of the same names")
-    parser.add_argument("--palette", choices=BY_NAME, help="of --labels; default: the judge's")
+    parser.add_argument("--palette", help="of --labels; default: the judge's")
     parser.add_argument("--judge", metavar="SPEC", help="the segmenter that finds the objects")
     parser.add_argument("--metrics", type=_measuring.listed, metavar="A,B", default=list(MEASURED))
     parser.add_argument("--rows", type=_measuring.listed, metavar="A,B", default=USUAL)
@@ -144,11 +145,11 @@ def describe(lines: list[dict[str, Any]]) -> str:
     return "\n\n".join("\n".join(markdown(rows)) for rows in tables)
 
 
-def _palettes(args: argparse.Namespace) -> tuple[Palette, Palette] | None:
+def _palettes(args: argparse.Namespace) -> tuple[Palette, Palette]:
     if args.palette is None:
-        return None
+        return UNKNOWN
     judge = segment.load(args.judge or str(models.find(models.JUDGE)))
-    return BY_NAME[args.palette], PALETTES[judge.palette]
+    return find(args.palette), PALETTES[judge.palette]
 
 
 def _items(args: argparse.Namespace) -> tuple[benchmark.Item, ...]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import io
 import json
 import math
 import os
@@ -30,9 +29,10 @@ from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
 import numpy as np
-import PIL.Image
 from common import new_parser, save
 from tqdm import tqdm
+
+from sempic import processes
 
 ROOT = Path(__file__).parent.parent
 
@@ -73,9 +73,7 @@ def queries() -> list[Query]:
     first = np.array(sempic.decode(street, steps=1))
     made = []
     for picture in (first, np.ascontiguousarray(first[:, ::-1])):
-        out = io.BytesIO()
-        PIL.Image.fromarray(picture).save(out, "PNG")
-        file = out.getvalue()
+        file = pictures.encode(picture, ".png")
         for quality in (2, 5, 8):
             stream = sempic.encode(picture, quality=quality)
             made.append(Query("encode", f"/encode?quality={quality}", file, 200, stream))
@@ -183,9 +181,8 @@ def main() -> int:
     parser.add_argument("--kill-every", type=float, default=0, metavar="SECONDS")
     args = parser.parse_args()
 
-    os.environ["SEMPIC_THREADS"] = str(
-        max(1, (os.cpu_count() or 1) // args.workers)
-    )  # as the server
+    cores = processes.cores()
+    os.environ["SEMPIC_THREADS"] = str(max(1, cores // args.workers))  # as the server
     asked = queries()
     options = ("workers", "queue", "seconds")
     command = [sys.executable, "-m", "sempic.cli", "serve", "--port", "0"]

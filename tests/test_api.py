@@ -305,9 +305,28 @@ def test_importance_without_effect_is_said(codec, options, why):
 )
 def test_options_of_the_map_without_effect_are_said(codec, options):
     (name,) = options
-    with pytest.warns(sempic.SempicWarning, match=f"{name} has no effect: no label map is sent"):
+    words = name.replace("_", " ")
+    with pytest.warns(sempic.SempicWarning, match=f"{words} has no effect: no label map is sent"):
         stream = codec.encode(IMAGE, labels="none", **options)
     assert stream == codec.encode(IMAGE, labels="none")
+
+
+def test_a_path_in_place_of_a_picture_is_said(codec):
+    for path in ("a.png", pathlib.Path("a.png")):
+        with pytest.raises(
+            ImageError, match=r"a PIL image \(PIL\.Image\.open\) or a uint8 array, not "
+        ):
+            codec.encode(path)
+
+
+def test_an_ignore_label_that_no_segmenter_gives_is_said(codec):
+    with pytest.warns(sempic.SempicWarning, match="ignore label has no effect: 200 is no id of"):
+        stream = codec.encode(IMAGE, ignore_label=200)
+    assert stream == codec.encode(IMAGE)
+    unsure = sempic.Codec(lambda image: np.where(LABELS == 3, 200, LABELS).astype(np.uint8))
+    sent = sempic.unpack(unsure.encode(IMAGE, ignore_label=200, label_quality="lossless"))
+    assert np.array_equal(sent.labels == 11, LABELS == 3)
+    codec.encode(IMAGE, ignore_label=3)  # no warning, whether the map has it or not
 
 
 def test_a_map_of_one_class_is_not_sent():

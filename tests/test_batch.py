@@ -283,7 +283,7 @@ def test_a_manifest_of_other_settings_is_refused(shots, capsys):
     cli.main(["encode", *shots, "-o", "out", "--manifest", "m.jsonl"])
     before = Path("m.jsonl").read_bytes()
     run = ["encode", *shots, "-o", "out", "--manifest", "m.jsonl"]
-    refused(capsys, [*run, "-q", "9"], "other settings")
+    refused(capsys, [*run, "-q", "9"], "other settings, quality 5 and not 9; remove it")
     assert Path("m.jsonl").read_bytes() == before
     for other in ("something else\n", "[" * 3000 + "\n"):  # deeper than Python's parser goes
         Path("m.jsonl").write_text(other)
@@ -646,7 +646,7 @@ def group(stat):
 
 
 def test_an_output_without_a_place_is_refused_before_the_work(shots, monkeypatch, capsys):
-    monkeypatch.setattr(batch, "run", None)
+    monkeypatch.setattr(jobs.Job, "read", None)
     tar("a.tar", **{"0.png": pictures.encode(IMAGE, ".png")})
     said = "a.tar: none/b.tar: cannot write: No such file or directory"
     refused(capsys, "encode a.tar -o none/b.tar", said)

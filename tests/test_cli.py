@@ -250,9 +250,14 @@ def test_a_target_beyond_the_finest_level_is_reported(photo, capsys):
         ("encode photo.png -o x.jxl", "x.jxl: a .sempic file under the name of a picture"),
         ("encode photo.png --verifier none.onnx", "--verifier is for --check"),
         ("encode photo.png --check-budget 0.5", "--check-budget is for --check"),
+        ("encode photo.png --critical x.json", "argument --critical: x.json: no table"),
+        ("encode photo.png --labels none --prior p.npz", "--prior is for label maps"),
+        ("decode a.sempic --only coarse --prior p.npz", "--prior is for label maps"),
+        ("encode a.mp4 --bitrate 9k -q 3", "bitrate and quality exclude each other"),
         ("encode photo.png -o x.tar", "x.tar: a .sempic file under the name of a tar"),
         ("decode a.sempic -o b.png --samples 3", "--samples is for --uncertainty"),
         ("decode a.sempic -o b.png --uncertainty u", "--uncertainty: cannot write pictures of"),
+        ("decode a.sempic --uncertainty u.png --manifest m", "not with --only or --manifest"),
         ("decode a.sempic -o b --steps 99", "type (no suffix); the name of a folder ends in /"),
         ("decode a.sempic --images .jpg", "--images is for tars"),
         ("encode photo.png --images .png", "--images is for tars"),
@@ -517,7 +522,11 @@ def test_errors_of_the_system_name_their_file(monkeypatch, capsys):
 def test_a_name_that_is_too_long_is_named(capsys):
     Path(name := "x" * 248 + ".sempic").write_bytes(sempic.encode(IMAGE, labels="none"))
     target = "x" * 248 + ".coarse.png"
-    refused(capsys, ["decode", name, "--only", "coarse"], f"{target}: File name too long\n")
+    refused(
+        capsys,
+        ["decode", name, "--only", "coarse"],
+        f"{target}: cannot write: File name too long\n",
+    )
 
 
 def test_a_lack_of_memory_takes_one_line(monkeypatch, capsys):

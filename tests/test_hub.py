@@ -10,7 +10,7 @@ from conftest import FakeReceiver, FakeSegmenter, needs_models, street
 from priors import write_prior
 
 import sempic
-from sempic import hub
+from sempic import check, hub
 from sempic.labels import own
 from sempic.palette import CAMVID
 
@@ -215,6 +215,20 @@ def test_a_prior_is_saved_and_read_with_the_networks(networks, prior, tmp_path):
     assert codec.save_pretrained(tmp_path / "c") == digest
     sempic.Codec(**found).save_pretrained(tmp_path / "b")  # the file stays, unlisted
     assert sempic.Codec.from_pretrained(tmp_path / "b").prior is None
+
+
+def test_a_verifier_is_saved_and_read_with_the_networks(networks, tmp_path):
+    (tmp_path / "eyes.onnx").write_bytes(b"eyes")
+    networks.save_pretrained(tmp_path / "a")
+    found = hub.read(tmp_path / "a")
+    assert "verifier" not in found
+    sempic.Codec(**found, verifier=tmp_path / "eyes.onnx").save_pretrained(tmp_path / "b")
+    assert hub.read(tmp_path / "b")["verifier"].read_bytes() == b"eyes"
+    again = sempic.Codec.from_pretrained(tmp_path / "b").save_pretrained(tmp_path / "c")
+    assert again == sempic.Codec.from_pretrained(tmp_path / "c").save_pretrained(tmp_path / "d")
+    seen = check.Verifier(predict=lambda image: (LABELS, None), palette=CAMVID.id, digest="0" * 8)
+    with pytest.raises(sempic.ModelError, match="the verifier is not a file"):
+        sempic.Codec(**found, verifier=seen).save_pretrained(tmp_path / "e")
 
 
 def test_invalid_priors_in_a_manifest_are_refused(networks, prior, tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sempic import jobs
+from sempic import batch, jobs
 from sempic.errors import InputError, OutputError, SempicError
 
 
@@ -66,6 +66,21 @@ def test_no_two_jobs_share_a_target(names):
         assert not any(other.startswith(key + os.sep) for other in keys)
 
 
+def test_planning_is_linear(monkeypatch):
+    """Archives have a million files, and each look at one on a network disk takes time."""
+    for folder in ("train", "val"):
+        touch(*(f"{folder}/{i}.png" for i in range(50)))
+    looks = []
+    look = jobs._real
+    monkeypatch.setattr(jobs, "_real", lambda path: looks.append(path) or look(path))
+    assert len(plan("train", output="out")) == 50
+    assert len(looks) <= 50
+    looks.clear()
+    targets = plan("train", "val", output="out")  # all names clash
+    assert {Path(target).parent.name for target in targets.values()} == {"train", "val"}
+    assert len(looks) <= 5 * 100
+
+
 def test_two_sources_of_one_target_are_refused_by_name():
     touch("a/shots/0.png", "b/shots/0.png")
     with pytest.raises(InputError, match=r"a/shots/0.png and b/shots/0.png would both become out"):
@@ -103,6 +118,10 @@ def test_inputs_named_twice_are_done_once():
     for names in (["in", "in"], ["in", "in/a.png"], ["in", "./in/"], ["in", "link"]):
         assert len(plan(*names, output="out")) == 2
     assert plan("in/a.png", "in/a.png") == {"in/a.png": "in/a.sempic"}
+    Path("in/latest").symlink_to("day")  # as cameras make them
+    touch("in/day/0.png")
+    assert sorted(plan("in").values()) == ["in/a.sempic", "in/b.sempic", "in/latest/0.sempic"]
+    assert len(plan("in", output="out")) == 4
 
 
 def test_no_target_overwrites_a_source():
@@ -230,6 +249,17 @@ def test_unreadable_files_are_failed_jobs():
         jobs.find(["phone"], "out", accepted={".png"}, suffix=".sempic", foreign={".heic", ".mov"})
 
 
+def test_no_output_lies_beside_a_device(tmp_path):
+    reader, writer = os.pipe()  # as in sempic encode <(curl …)
+    for name in (f"/dev/fd/{reader}", "/dev/null", "/dev/stdin"):
+        with pytest.raises(OutputError, match=f"^{name}: name the output with -o"):
+            plan(name)
+        assert plan(name, output="a.sempic") == {name: "a.sempic"}
+    assert plan("/dev/shm/frame.png") == {"/dev/shm/frame.png": "/dev/shm/frame.sempic"}
+    os.close(reader)
+    os.close(writer)
+
+
 def test_a_device_without_end_is_refused(monkeypatch):
     monkeypatch.setattr(jobs, "_LONGEST", 1 << 20)
     with pytest.raises(InputError, match="no end within 1 MiB"):
@@ -239,3 +269,24 @@ def test_a_device_without_end_is_refused(monkeypatch):
         (job,) = jobs.find(["-"], None, accepted=(), suffix=".sempic")
         with pytest.raises(InputError, match="no end within 1 MiB"):
             job.read()
+
+
+def test_a_job_whose_target_cannot_be_written_is_refused_before_it_is_read(monkeypatch):
+    touch("a.png", "file")
+    Path("sub").mkdir()
+    (job,) = jobs.find(["a.png"], None, accepted={".png"}, suffix=".sempic")
+    job.check()
+    for output, why in (("none/a.sempic", "No such file"), ("file/", "Not a directory")):
+        (other,) = jobs.find(["a.png"], output, accepted={".png"}, suffix=".sempic")
+        with pytest.raises(OutputError, match=why):
+            other.check()
+    monkeypatch.setattr(os, "access", lambda *_: False)  # a card mounted read-only
+    with pytest.raises(OutputError, match=r"^a\.sempic: cannot write: "):
+        job.check()
+    with pytest.raises(OutputError, match=r"^a\.sempic: cannot write: "):
+        batch.Encode()(job)
+    (long,) = jobs.find(["a.png"], "o" * 300, accepted={".png"}, suffix=".sempic")
+    with pytest.raises(OutputError, match="oo: cannot write: File name too long"):
+        long.check()
+    (device,) = jobs.find(["a.png"], "/dev/null", accepted={".png"}, suffix=".sempic")
+    device.check()

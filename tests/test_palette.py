@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -150,3 +151,10 @@ def test_a_file_nested_beyond_the_parser_limit_is_no_palette(tmp_path):
     (tmp_path / "x.json").write_text("[" * 3000)
     with pytest.raises(InputError, match=r"x\.json: not a palette file"):
         palette.read(tmp_path / "x.json")
+
+
+def test_a_network_of_other_classes_is_told_apart_by_number_and_by_name():
+    assert CAMVID.unlike(11, CAMVID) is CAMVID.unlike(11, None) is None
+    assert CAMVID.unlike(19, CITYSCAPES) == "19 classes, not 11"
+    renamed = dataclasses.replace(CAMVID, name="things", classes=tuple("abcdefghijkv"))
+    assert CAMVID.unlike(11, renamed) == "the classes of things, not of camvid"

@@ -156,8 +156,8 @@ class Codec:
         return cls(**hub.read(folder, sha256=sha256))
 
     def save_pretrained(self, folder: str | Path) -> str:
-        """Write the models, the prior if there is one, a model card and a manifest with the hash
-        of each file to a folder.
+        """Write the models, the codec's own verifier and prior if it has them, a model card and a
+        manifest with the hash of each file to a folder.
 
         Returns the SHA-256 of the manifest, for `from_pretrained`.
 
@@ -173,10 +173,11 @@ class Codec:
             if callable(model) or (model or "").startswith("hf:"):
                 raise ModelError(f"only ONNX files can be saved, and the {role} is not a file")
             paths[role] = models.find(role) if model is None else Path(model)
-        if self._prior is not None:
-            if not isinstance(self._prior, str):
-                raise ModelError("only files can be saved, and the prior is not a file")
-            paths[hub.PRIOR] = Path(self._prior)
+        for role, own in ((models.VERIFIER, self._verifier), (hub.PRIOR, self._prior)):
+            if own is not None:
+                if not isinstance(own, str):
+                    raise ModelError(f"only files can be saved, and the {role} is not a file")
+                paths[role] = Path(own)
         return hub.write(Path(_name("folder", folder)), paths)
 
     def push_to_hub(self, name: str, *, private: bool = True) -> str:

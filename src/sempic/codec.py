@@ -17,7 +17,7 @@ from sempic import coarse as coarse_codecs
 from sempic import texture as textures
 from sempic.container import MAX_PIXELS, Container
 from sempic.critical import Receipt
-from sempic.errors import CorruptStream, LabelMapError, ModelError, naming
+from sempic.errors import CorruptStream, LabelMapError, ModelError, naming, warn
 from sempic.palette import CAMVID, PALETTES, by_id
 from sempic.scene import Coarse, Image, LabelMap, Probabilities, Scene, Window, half_map
 from sempic.texture import Texture
@@ -282,7 +282,7 @@ def check_labels(labels: LabelMap, *, width: int, height: int, palette: int) -> 
     if (highest := int(labels.max())) > last:
         void = ""
         if known.void is not None:
-            void = f", its void is {known.void} (ignore_label=ID sends another id as void)"
+            void = f", its void is {known.void} (ignore_label, --ignore-label, makes void of an id)"
         raise LabelMapError(
             f"the label map has id {highest}; palette {known.name} ends at {last}{void}"
         )
@@ -303,6 +303,12 @@ def check_prediction(
     with naming(f"the {network}'s map is invalid", ModelError):
         known = by_id(palette)
         check_map(labels, width=width, height=height)
+    if (
+        ignore_label is not None
+        and ignore_label >= len(known.classes)
+        and ignore_label not in labels
+    ):
+        warn(f"the ignore label has no effect: {ignore_label} is no id of palette {known.name}")
     labels = known.settle(labels, ignore_label)
     with naming(f"the {network}'s map is invalid", ModelError):
         check_labels(labels, width=width, height=height, palette=palette)

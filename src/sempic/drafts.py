@@ -59,21 +59,23 @@ class Drafts:
             full: (height, width) of the picture that `keep_boxes` refer to.
             coarse_picture: of the one level, if another thread codes it.
 
-        Raises InputError: a class that is not in the palette, or a box outside the picture.
+        Raises InputError: a class that is not in the palette or that is to be kept and imagined, or
+        a box outside the picture.
         """
         self._pixels, self._options, self._coarse_picture = pixels, options, coarse_picture
         size, palette = (plain.width, plain.height), PALETTES[plain.palette]
+        choice.check_apart(options.keep, options.imagine, palette)
         boxes = _scaled(options.keep_boxes, full, size[::-1])
         sent = choice.kept(plain.labels, palette, options.keep, boxes, size=size)
         if not options.imagine:
             self.never = np.zeros_like(sent)
         elif plain.labels is None:  # objects may be anywhere
-            choice.numbers(options.imagine, palette)
             self.never = np.ones_like(sent)
         else:
             self.never = choice.imagined(plain.labels, palette, options.imagine)
         self.sent = sent & ~self.never
-        if plain.labels is None and options.imagine and (options.keep or options.keep_boxes):
+        to_send = options.keep or options.keep_boxes or options.check
+        if plain.labels is None and options.imagine and to_send:
             warn("without a label map no window is sent: classes to imagine may be anywhere")
         elif plain.labels is None and options.keep:
             warn("without a label map no class is kept: its objects cannot be located")
@@ -190,7 +192,8 @@ def settled(
             raise InputError(f"labels are an array or 'none', not {labels!r}")
         for name in ("label_quality", "ignore_label"):
             if getattr(options, name) is not None:
-                warn(f"{name} has no effect: no label map is sent")
+                words = name.replace("_", " ")
+                warn(f"the {words} has no effect: no label map is sent")
         return None
     height, width = pixels.shape[:2]
     palette = options.known_palette
@@ -219,7 +222,7 @@ def check_importance(labels: object, palette: Palette, options: EncodeOptions) -
         warn("importance has no effect: no label map is sent")
     elif (options.found_quality if labels is None else options.label_quality) in (None, LOSSLESS):
         warn(
-            "importance has no effect: the label map is sent lossless; label_quality simplifies it"
+            "importance has no effect: the label map is sent lossless; label quality simplifies it"
         )
 
 

@@ -184,7 +184,7 @@ def _keywords(name: str, kind: Any, about: About) -> dict[str, Any]:
     if typing.get_origin(kind) is Mapping:
         return {"action": "append", "type": _reader(name, pair, About(help=""))}
     if repeats(kind, about):
-        return {"action": "append"}
+        return {"action": "extend", "type": _reader(name, kind, about)}
     if about.choices is not None:
         return {}
     if typing.get_origin(kind) is tuple:
@@ -210,7 +210,8 @@ def _reader(name: str, kind: Any, about: About) -> Callable[[str], Any]:
         import argparse
 
         try:
-            return _checked(name, _parsed(kind, text), kind, about)
+            value = (text,) if repeats(kind, about) else _parsed(kind, text)
+            return _checked(name, value, kind, about)
         except InputError as error:
             raise argparse.ArgumentTypeError(str(error)) from error
         except ValueError as error:

@@ -44,14 +44,14 @@ def search(
     def unreadable(cause: OSError) -> None:
         found.faults.append((Path(cause.filename), f"cannot search: {cause.strerror}"))
 
-    parents = {str(folder): [_identity(folder)]}  # of each folder, the folder itself included
+    parents = {str(folder): [identity(folder)]}  # of each folder, the folder itself included
     for top, folders, names in os.walk(folder, onerror=unreadable, followlinks=True):
         kept = []
         for name in sorted(folders):
             path = os.path.join(top, name)
-            identity = _identity(path)
-            if not name.startswith(".") and (identity is None or identity not in parents[top]):
-                parents[path] = [*parents[top], identity]
+            number = identity(path)
+            if not name.startswith(".") and (number is None or number not in parents[top]):
+                parents[path] = [*parents[top], number]
                 kept.append(name)
         folders[:] = kept if deep else []
         for name in names:
@@ -74,7 +74,16 @@ def search(
 
 def identities(path: Path) -> tuple[str, tuple[int, int] | None]:
     """The real path and the identity (None: no such file). Two names of one file share either."""
-    return os.path.realpath(path), _identity(path)
+    return os.path.realpath(path), identity(path)
+
+
+def identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """Device and number of a file, the same for all its names; None: no such file."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
 
 
 def write(path: str | os.PathLike[str], data: bytes) -> None:
@@ -195,6 +204,12 @@ def is_stream(path: str | os.PathLike[str]) -> bool:
     return _descriptor(os.fspath(path)) is not None or (target.exists() and not target.is_file())
 
 
+def is_of_system(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is an open file of this process or a device of the system, beside which no
+    file belongs; those of /dev/shm are plain files."""
+    return os.path.abspath(path).startswith(("/dev/", "/proc/")) and is_stream(path)
+
+
 def direct_target(path: str | os.PathLike[str]) -> int | Path | None:
     """What to open for a path that `is_stream`: a duplicate of the file descriptor (/dev/stdout,
     /dev/fd/3), or the path of a device or pipe. None for other paths."""
@@ -291,11 +306,3 @@ def _descriptor(path: str) -> int | None:
             return None
         path = os.path.join(folder, os.readlink(path))
     return None
-
-
-def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
-    try:
-        found = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return found.st_dev, found.st_ino

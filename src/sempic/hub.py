@@ -1,8 +1,8 @@
-"""Folders of models with a manifest: the two networks, an optional prior of the label coder, a
-model card, and the hash of each file.
+"""Folders of models with a manifest: the two networks, optionally a verifier and a prior of the
+label coder, a model card, and the hash of each file.
 
-    sempic.json       {"version": 1, "segmenter": FILE, "receiver": FILE, ["prior": FILE,]
-                     "files": {FILE: {"bytes": …, "sha256": …}, …}}
+    sempic.json      {"version": 1, "segmenter": FILE, "receiver": FILE, ["verifier": FILE,]
+                     ["prior": FILE,] "files": {FILE: {"bytes": …, "sha256": …}, …}}
     FILE.onnx …     the networks
     FILE.npz        the prior
     FILE.md         the card of each network, if it has one
@@ -30,7 +30,12 @@ CARD = "README.md"
 PREFIX = "hf:"
 """Prefix of repositories on the Hugging Face hub."""
 PRIOR = "prior"
-_ROLES = {models.SEGMENTER: "segmenter.onnx", models.RECEIVER: "receiver.onnx", PRIOR: "prior.npz"}
+_ROLES = {
+    models.SEGMENTER: "segmenter.onnx",
+    models.RECEIVER: "receiver.onnx",
+    models.VERIFIER: "verifier.onnx",
+    PRIOR: "prior.npz",
+}
 """Role → name of the file that `write` makes."""
 _REQUIRED = (models.SEGMENTER, models.RECEIVER)
 _MAX_MANIFEST = 1 << 16
@@ -39,8 +44,8 @@ _FILE_NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 
 
 def read(folder: Path, *, sha256: str | None = None) -> dict[str, Path]:
-    """The verified models in a folder: {"segmenter": path, "receiver": path}, and "prior" if there
-    is one.
+    """The verified models in a folder: {"segmenter": path, "receiver": path}, and "verifier" and
+    "prior" if they are there.
 
     Args:
         sha256: expected hash of sempic.json, in hexadecimal; None: any.

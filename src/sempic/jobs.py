@@ -64,6 +64,18 @@ class Job:
         with refused(InputError, "cannot read standard input", OSError, ValueError):
             return _read_stream(sys.stdin.buffer)
 
+    def check(self) -> None:
+        """Raises OutputError if the target cannot be written; before long work."""
+        target = self.target
+        if target is None or target == STDOUT or not is_local(target):
+            return
+        with refused(OutputError, f"{target}: cannot write"):  # a name that is too long, say
+            if files.is_stream(target):
+                return
+            files.check_writable(target)
+            if not self.mkdir and not target.absolute().parent.is_dir():
+                raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+
     def write(self, data: bytes) -> None:
         """Write the target. Raises OutputError, or BrokenPipeError if the reader of standard
         output has gone."""
@@ -133,9 +145,9 @@ def find(
             continue
         source.suffix = TAR if source.relative.suffix.lower() == TAR else suffix
         if output == "-" or (output is None and source.path is None):
-            source.target = STDOUT
+            source.aim(STDOUT)
         elif place is not None and not into_folder:
-            source.target = place
+            source.aim(place)
         else:
             source.output_folder = place
             source.name_target()
@@ -143,30 +155,12 @@ def find(
     other_files = [r for r in reads if r], [w for w in writes if w]
     _protect(sources, *other_files, output_given=output is not None)
     _check_suffixes(sources)
-    jobs = [
+    if suffix is not None:  # sources of one target are one file
+        sources = list({s.real or str(s.path): s for s in sources}.values())
+    return [
         Job(source=s.path, relative=s.relative, target=s.target, mkdir=into_folder, fault=s.fault)
         for s in sources
     ]
-    if suffix is None:
-        return jobs
-    return list({(_real(job.source), job.target): job for job in jobs}.values())
-
-
-def check_output(output: str | None, job: Job) -> None:
-    """Raises OutputError if the output that the user names cannot be written; before long work.
-    job: one of the run."""
-    if output is None or output == "-" or "://" in output:
-        return
-    place = Path(output)
-    if files.is_stream(place):  # or a folder, whose files may be writable where it is not
-        return
-    if job.mkdir:
-        files.check_writable(place, folder=True)
-        return
-    with naming(job.name):
-        files.check_writable(place)
-        if not place.absolute().parent.is_dir():
-            raise OutputError(f"{place}: cannot write: {os.strerror(errno.ENOENT)}")
 
 
 # ── sources ──────────────────────────────────────────────────────────────────────────────────
@@ -185,21 +179,30 @@ class _Source:
     suffix: str = ""
     """Of the target."""
     target: Path | None = None
+    real: str = ""
+    """The target's path without links, which takes time to find; "": no target."""
     keeps_root: bool = False
     """Whether the target's path includes the name of the root."""
     keeps_suffix: bool = False
     """Whether the target's name includes the suffix of the source."""
 
+    def aim(self, target: Path) -> None:
+        """Sets the target."""
+        self.target, self.real = target, _real(target)
+
     def name_target(self) -> None:
+        """Raises OutputError where no file belongs beside the source."""
         relative = self.relative
         changed = relative.with_suffix(self.suffix).name
         name = relative.name + self.suffix if self.keeps_suffix else changed
         if self.output_folder is None:
             assert self.path is not None
-            self.target = self.path.with_name(name)
+            if is_local(self.path) and files.is_of_system(self.path):
+                raise OutputError(f"{self.path}: name the output with -o")
+            self.aim(self.path.with_name(name))
             return
         root = (os.path.basename(os.path.abspath(self.root)),) if self.keeps_root else ()
-        self.target = self.output_folder.joinpath(*root, *relative.parent.parts, name)
+        self.aim(self.output_folder.joinpath(*root, *relative.parent.parts, name))
 
 
 def _sources(
@@ -261,13 +264,14 @@ def _check_folder(place: Path, output: str) -> None:
 
 def _separate(sources: list[_Source]) -> None:
     """Renames targets until all differ; raises InputError if longer names do not help."""
-    for group in _clashes(sources):
-        roots = {s.root for s in group if s.output_folder is not None}
-        if len(roots) > 1:
-            for source in sources:
-                if source.root in roots and source.target:
-                    source.keeps_root = True
-                    source.name_target()
+    if not (groups := _clashes(sources)):
+        return
+    roots = [{s.root for s in group if s.output_folder is not None} for group in groups]
+    alike = {root for several in roots if len(several) > 1 for root in several}
+    for source in sources:
+        if source.root in alike and source.target:
+            source.keeps_root = True
+            source.name_target()
     while short := [
         source
         for group in _clashes(sources)
@@ -314,16 +318,16 @@ def _clashes(sources: list[_Source], *, fold: bool = True) -> list[list[_Source]
     groups: dict[str, list[_Source]] = defaultdict(list)
     for source in sources:
         if source.target is not None and source.target != STDOUT:
-            name = _real(source.target)
-            folded = unicodedata.normalize("NFC", name).casefold()
-            groups[folded if fold else name].append(source)
+            folded = unicodedata.normalize("NFC", source.real).casefold()
+            groups[folded if fold else source.real].append(source)
     for key in list(groups):
         parent = key
         while (parent := os.path.dirname(parent)) not in ("", os.sep, os.path.dirname(parent)):
             if parent in groups:
                 groups[parent].append(groups[key][0])
-    # A source that is named twice does not clash with itself.
-    return [g for g in groups.values() if len({(_real(s.path), s.target) for s in g}) > 1]
+    # A source that is named twice, or found through a link, too, does not clash with itself.
+    several = (group for group in groups.values() if len(group) > 1)
+    return [group for group in several if len({(_real(s.path), s.real) for s in group}) > 1]
 
 
 def _real(path: Path | None) -> str:
@@ -356,16 +360,15 @@ def _protect(
             stdin = os.fstat(sys.stdin.fileno())
             readers[stdin.st_dev, stdin.st_ino] = "-"
 
-    def overwritten(path: Path) -> str | None:
-        real, identity = files.identities(path)
-        return readers.get(real) or readers.get(identity)
+    def overwritten(path: Path, real: str) -> str | None:
+        return readers.get(real) or readers.get(files.identity(path))
 
     other_targets = {os.path.realpath(name) for name in writes}
     for source in sources:
         target = source.target
         if target is None or target == STDOUT or not is_local(target):
             continue
-        victim = overwritten(target)
+        victim = overwritten(target, source.real)
         if target == source.path and not output_given and source.suffix != TAR:
             is_stream = source.suffix == ".sempic"
             what = "a .sempic file already" if is_stream else "a picture, not a .sempic"
@@ -374,10 +377,10 @@ def _protect(
             raise OutputError(f"{victim}: would replace itself; name another output with -o")
         if victim is not None:
             raise OutputError(f"{source.path or '-'}: its output {target} would replace {victim}")
-        if os.path.realpath(target) in other_targets:
+        if source.real in other_targets:
             raise OutputError(f"{target}: is written twice; give the files other names")
     for name in writes:
-        if victim := overwritten(Path(name)):
+        if victim := overwritten(Path(name), os.path.realpath(name)):
             raise OutputError(f"{name}: would replace {victim}, which is read")
 
 

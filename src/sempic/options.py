@@ -114,18 +114,20 @@ def _classes(name: str, value: Any) -> tuple[str, ...]:
 
 def _boxes(name: str, value: Any) -> tuple[tuple[int, ...], ...]:
     """Boxes of four numbers, each also as a text X,Y,W,H."""
+    return tuple(_box(name, box) for box in checks.several(name, value))
+
+
+def _box(name: str, value: Any) -> tuple[int, ...]:
     try:
-        split = [box.split(",") if isinstance(box, str) else box for box in value]
-        boxes = tuple(
-            tuple(int(n) if isinstance(n, str) else operator.index(n) for n in box) for box in split
-        )
+        split = value.split(",") if isinstance(value, str) else value
+        box = tuple(int(n) if isinstance(n, str) else operator.index(n) for n in split)
     except (TypeError, ValueError):
-        boxes = ((),)
-    if isinstance(value, str) or any(len(box) != 4 or min(box[2:]) < 1 for box in boxes):
+        box = ()
+    if len(box) != 4 or min(box[2:]) < 1:
         raise InputError(
-            f"{name} is boxes X,Y,W,H of whole numbers, W and H 1 or more, not {value!r:.40}"
+            f"{name}: a box is X,Y,W,H, whole numbers, W and H 1 or more, not {value!r:.40}"
         )
-    return boxes
+    return box
 
 
 def _palette(name: str, value: Any) -> int | str:
@@ -226,7 +228,10 @@ class EncodeOptions(SenderOptions):
         metavar="SHARE",
     )
     max_side: int | None = option(
-        "scale larger pictures down to this first", None, low=1, metavar="PIXELS"
+        "scale pictures whose longer side has more pixels down to this first",
+        None,
+        low=1,
+        metavar="PIXELS",
     )
     model: int = option(
         "number of the intended receiver; other receivers decode with a warning. 0: any",
@@ -240,8 +245,9 @@ class EncodeOptions(SenderOptions):
         fields.check(self)
         if self.target_bpp is not None and self.target_bytes is not None:
             raise InputError("target_bpp and target_bytes exclude each other")
-        if self.critical is not None and not self.check:
-            raise InputError("critical needs check, which is off")
+        for name in ("critical", "check_budget"):
+            if not self.check and getattr(self, name) != self.usual(name):
+                raise InputError(f"{name} needs check, which is off")
 
     @property
     def targeted(self) -> bool:

@@ -67,6 +67,21 @@ class Palette:
         """Number of classes without void."""
         return len(self.classes) - (self.void is not None)
 
+    def unlike(self, classes: int, other: Palette | None) -> str | None:
+        """The difference between a network's classes and these, such as "19 classes, not 11".
+
+        None: there is no difference.
+
+        Args:
+            classes: their number, without void.
+            other: their palette; None: they have no names.
+        """
+        if classes != self.known:
+            return f"{classes} classes, not {self.known}"
+        if other is not None and other.classes != self.classes:
+            return f"the classes of {other.name}, not of {self.name}"
+        return None
+
     def table(self) -> npt.NDArray[np.uint8]:
         """The colours as uint8 (len(classes), 3)."""
         return np.array(self.colours, np.uint8)

@@ -167,7 +167,10 @@ def to_rgb(picture: PIL.Image.Image | npt.NDArray[np.uint8]) -> Image:
         _check_size(picture.shape[1], picture.shape[0])
         return picture
     if not isinstance(picture, PIL.Image.Image):
-        raise ImageError(f"a picture is a PIL image or a uint8 array, not {type(picture).__name__}")
+        raise ImageError(
+            "a picture is a PIL image (PIL.Image.open) or a uint8 array, not "
+            f"{type(picture).__name__}"
+        )
     _check_size(*picture.size)
     clear = _transparent(picture)
     _load(picture, ImageError)
@@ -239,23 +242,28 @@ def encode_labels(labels: LabelMap, palette: Palette, suffix: str) -> bytes:
     return _save(picture, suffix)
 
 
+def saved(picture: PIL.Image.Image, format: str, **options: Any) -> bytes:
+    """A picture as a file of one of Pillow's formats, with the options and errors of its writer."""
+    out = io.BytesIO()
+    picture.save(out, format, **options)
+    return out.getvalue()
+
+
 def animation(frames: Sequence[Image], rate: float, format: str, **options: Any) -> bytes:
     """An animation that loops forever.
 
     Args:
         frames: uint8 (H, W, 3), at least one, all of one size.
         rate: frames per second.
-        format: Pillow's name of a format with animations.
+        format: "PNG" or "WEBP".
         options: of Pillow's writer.
 
     Raises OutputError, for a rate too low for the format, say.
     """
-    out = io.BytesIO()
     first, *rest = map(PIL.Image.fromarray, frames)
     options |= {"save_all": True, "append_images": rest, "duration": 1000 / rate, "loop": 0}
     with refused(OutputError, f"cannot write this animation as {format}", Exception):
-        first.save(out, format, **options)
-    return out.getvalue()
+        return saved(first, format, **options)
 
 
 def format_of(suffix: str) -> str:
@@ -270,12 +278,11 @@ def format_of(suffix: str) -> str:
 
 
 def _save(picture: PIL.Image.Image, suffix: str) -> bytes:
-    format, out = format_of(suffix), io.BytesIO()
+    format = format_of(suffix)
     lossy = format in ("JPEG", "MPO", "WEBP", "AVIF")
     what = f"cannot write this picture as {format}"
     with refused(OutputError, what, Exception):  # varies by plugin
-        picture.save(out, format, **({"quality": 95} if lossy else {}))
-    return out.getvalue()
+        return saved(picture, format, **({"quality": 95} if lossy else {}))
 
 
 _ErrorType: TypeAlias = type[ImageError] | type[LabelMapError]

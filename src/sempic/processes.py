@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import resource_tracker
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sempic.errors import SempicError, refused
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 PER_CORE = 16
 """Most child processes a core: each loads the networks."""
+_CGROUP = Path("/sys/fs/cgroup")
+_QUOTA = (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))
+"""Files with a container's processor time and the period in which it may take it, by version."""
 _GRACE = 3.0
 """Seconds that a process has to clean up after SIGTERM."""
 
@@ -81,6 +85,26 @@ def signals_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def cores() -> int:
+    """The cores that this process may use: of its affinity, and no more than its container's quota,
+    rounded up."""
+    if hasattr(os, "sched_getaffinity"):
+        available = len(os.sched_getaffinity(0))
+    else:
+        available = os.cpu_count() or 1
+    return min(available, quota() or available)
+
+
+def quota() -> int | None:
+    """The cores that a container (cgroup) may use; None: all of the machine's."""
+    for files in _QUOTA:
+        with contextlib.suppress(OSError, ValueError):  # there is none, or it is "max"
+            time, period = " ".join((_CGROUP / file).read_text() for file in files).split()
+            if int(time) > 0:
+                return math.ceil(int(time) / int(period))
+    return None
 
 
 def most() -> int:

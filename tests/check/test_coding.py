@@ -92,9 +92,10 @@ def test_imagined_classes_are_in_no_kept_box(codec):
         sent[y : y + height, x : x + width] = True
     assert not sent[CAR[0]].any()
     assert sent.mean() > 0.7
-    for labels in (LABELS, "none"):
-        more = {"check": True, "check_budget": 9.0, "imagine": "car"}
-        assert shown(codec.encode(IMAGE, labels=labels, **more)) == []
+    more = {"check": True, "check_budget": 9.0, "imagine": "car"}
+    assert shown(codec.encode(IMAGE, labels=LABELS, **more)) == []
+    with pytest.warns(sempic.SempicWarning, match="^without a label map no window is sent"):
+        assert shown(codec.encode(IMAGE, labels="none", **more)) == []
 
 
 def test_a_check_sends_lost_objects_and_writes_a_receipt(codec):
@@ -153,6 +154,7 @@ def test_a_missing_verifier_and_the_segmenter_itself_are_refused(tmp_path):
         {"keep_boxes": ["1,2,x,4"]},
         {"keep_boxes": 7},
         {"check_budget": -1},
+        {"check_budget": 0.5},  # without a check
     ],
 )
 def test_wrong_values_are_refused_by_name(options):
@@ -181,6 +183,17 @@ def test_a_warning_tells_what_needs_a_label_map(codec):
         codec.encode(IMAGE, labels=labels, **options)  # no warning
 
 
+@pytest.mark.parametrize("labels", [LABELS, "none"], ids=["map", "none"])
+@pytest.mark.parametrize(
+    ("keep", "imagine"), [("car", "car"), ("sign,car", "truck"), ("pedestrian", "rider")]
+)
+def test_a_class_is_not_kept_and_imagined_at_once(codec, labels, keep, imagine):
+    """CamVid has no trucks, so that they are cars, and who imagines riders imagines all people."""
+    name = keep.split(",")[-1]
+    with pytest.raises(InputError, match=f"class '{name}' cannot be kept and imagined at once"):
+        codec.encode(IMAGE, labels=labels, keep=keep, imagine=imagine)
+
+
 def test_keep_and_keep_box_on_the_command_line(tmp_path, capsys):
     PIL.Image.fromarray(IMAGE).save(tmp_path / "a.png")
     PIL.Image.fromarray(LABELS).save(tmp_path / "map.png")
@@ -192,8 +205,10 @@ def test_keep_and_keep_box_on_the_command_line(tmp_path, capsys):
     capsys.readouterr()
     assert cli.main(["info", str(tmp_path / "a.sempic")]) == 0
     assert "windows" in capsys.readouterr().out
-    assert cli.main([*line, "--keep-box", "0,0,16"]) == 2
-    assert "keep_boxes" in capsys.readouterr().err
+    for wrong in ("--keep-box 0,0,16", "--keep-box a,b,c,d", "--keep car,,sign", "--imagine ,"):
+        with pytest.raises(SystemExit):
+            cli.main([*line, *wrong.split()])
+        assert f"argument {wrong.split()[0]}" in capsys.readouterr().err
 
 
 def test_info_prints_the_receipt(codec, tmp_path, capsys):
@@ -271,7 +286,9 @@ def test_a_table_on_the_command_line(tmp_path, capsys, monkeypatch, codec):
     assert said.count("\n") == 1
     assert not (tmp_path / "a.sempic").exists()
     assert cli.main(["encode", picture, "--critical", str(table)]) == 2
-    assert "critical needs check, which is off" in capsys.readouterr().err
+    assert capsys.readouterr().err == "sempic: --critical is for --check\n"
+    with pytest.raises(InputError, match="critical needs check, which is off"):
+        EncodeOptions(critical=TABLE)
     assert cli.main([*line[:-2], "-o", str(table)]) == 2
     assert "would replace" in capsys.readouterr().err
     assert table.read_text() == json.dumps({"ghosts": ["ghost"]})

@@ -13,7 +13,7 @@ from sempic import api
 from sempic.errors import InputError, SempicError
 from sempic.evaluation import codecs, metrics, weights
 from sempic.options import Models
-from sempic.palette import PALETTES
+from sempic.palette import CITYSCAPES, PALETTES
 
 OTHERS = [n for n in codecs.NAMES if not n.startswith(("sempic", "coarse"))]
 
@@ -40,6 +40,11 @@ def test_finer_settings_cost_more_and_show_more(name):
     if hasattr(os, "sched_getscheduler"):  # SVT-AV1 can make its process real-time
         threads = [int(t) for t in os.listdir("/proc/self/task")] if sys.platform == "linux" else []
         assert {os.sched_getscheduler(t) for t in [0, *threads]} <= {os.SCHED_OTHER, os.SCHED_BATCH}
+
+
+def test_an_encoder_that_refuses_a_size_is_named():
+    with pytest.raises(InputError, match=r"HEVC \(x265\), bare stream cannot encode 16×10 pixels"):
+        codecs.load("hevc").encode(street(9, 15)[0], 30)
 
 
 def test_an_encoder_that_pyav_lacks_is_named_before_the_work():
@@ -97,6 +102,16 @@ def test_variants_of_ours_send_less_of_the_map():
     for name, scene in sent.items():  # without a map, the coarse picture is finer
         alike = (scene.coarse.y == sent["sempic"].coarse.y).all()
         assert alike == (name != "sempic+none")
+
+
+def test_human_labels_are_sent_in_their_own_palette(monkeypatch):
+    monkeypatch.setattr(api.Codec, "segmenter", FakeSegmenter())
+    picture, labels = street(64, 96)
+    codec = codecs.load("sempic+human", palette=CITYSCAPES)
+    scene = sempic.unpack(codec.encode(picture, 5, labels + 7))
+    assert scene.palette == CITYSCAPES.id
+    assert (scene.labels == labels + 7).all()
+    assert codec.version != codecs.load("sempic+human").version
 
 
 def test_a_prior_is_used_and_part_of_the_version(tmp_path, monkeypatch):

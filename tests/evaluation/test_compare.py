@@ -109,6 +109,15 @@ def test_a_map_that_is_all_void_is_said_to_give_no_miou(versions, capsys):
     assert capsys.readouterr().err == "sempic: no mIoU: the human maps are all void\n"
 
 
+def test_a_figure_that_no_version_has_is_said_to_be_missing(versions, capsys):
+    assert compare("original.png", metrics="psnr,ms_ssim") == 0
+    why = "samples are the same as their originals, or too small for it"
+    noted = f"sempic: no PSNR, dB: {why}\nsempic: no MS-SSIM: {why}\n"
+    assert capsys.readouterr().err == noted
+    assert compare("original.png", "a.webp", metrics="psnr") == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_versions_of_one_name_are_told_apart(versions, capsys):
     (versions / "of another").mkdir()
     (versions / "of another/a.webp").write_bytes((versions / "a.webp").read_bytes())
@@ -124,6 +133,12 @@ def test_names_that_are_not_utf8_are_escaped(versions, capsys):
     assert compare("caf\udce9.png", "--json") == 0
     assert json.loads(capsys.readouterr().out)[0]["path"] == r"caf\udce9.png"
     assert r"caf\udce9.png" in (versions / "compare.html").read_text()
+
+
+def test_a_name_of_two_lines_stays_in_its_row(versions, capsys):
+    (versions / "a.webp").rename("two\nlines.webp")
+    assert compare("two\nlines.webp") == 0
+    assert r"two\nlines.webp  " in capsys.readouterr().out
 
 
 def test_a_page_that_cannot_be_written_is_refused_before_the_work(versions, monkeypatch, capsys):

@@ -11,7 +11,7 @@ from conftest import FakeSegmenter, street
 import sempic
 from sempic import cli, palette, pictures, segment
 from sempic.evaluation import evaluate as evaluation
-from sempic.evaluation import networks
+from sempic.evaluation import metrics, networks
 from sempic.evaluation.human_maps import read_map
 from sempic.evaluation.measure import Measure, Settings
 from sempic.evaluation.measures import METRICS
@@ -115,6 +115,11 @@ def test_the_text_output_has_every_figure(results, capsys):
     assert out.startswith("3 pictures\n")
     for word in ("bpp", "mIoU", "originals", "agreement", "PSNR", "IoU road", "judge"):
         assert word in out
+
+
+def test_spaces_between_metrics_are_no_part_of_their_names(results, capsys):
+    assert cli.main(["evaluate", ".", "--metrics", "psnr, miou,psnr"]) == 0
+    assert capsys.readouterr().out.count("PSNR") == 1
 
 
 def test_a_picture_that_is_all_void_has_no_miou(results, capsys):
@@ -373,26 +378,38 @@ def test_ids_without_a_palette_are_evaluated(results, monkeypatch, capsys):
     assert "IoU road" not in out
 
 
-def test_own_classes_are_evaluated(results, monkeypatch, capsys):
-    """In a process that knows them by their file alone."""
-    classes = [{"name": f"class {number}"} for number in range(12)]
-    Path("toys.json").write_text(json.dumps({"name": "toys", "classes": classes}))
-    toys = palette.find("toys.json")
+def test_maps_of_a_custom_palette_need_its_file(results, capsys):
+    """Here their ids are those of CamVid's first three classes; all else is void."""
+    classes = [{"name": name} for name in ("above", "between", "below")]
+    Path("own.json").write_text(json.dumps({"name": "evaluated", "classes": classes}))
+    found = palette.find("own.json")
+    truth = np.stack([np.array(PIL.Image.open(f"labels/{i}.png")) for i in range(3)])
+    truth = np.where(truth < 3, truth, 255).astype(np.uint8)
+    guess = np.roll(truth, 5, 1)
+    (results / "guess").mkdir()
     for i in range(3):
-        labels = np.array(PIL.Image.open(f"labels/{i}.png"))
-        write_stream(results / f"sempic/{i}.sempic", labels, palette=toys.id)
-    del palette.PALETTES[toys.id], palette.BY_NAME["toys"]
-    code, out, err = evaluate(capsys)
-    assert code == 0
-    assert "palette indices, the judge knows camvid" in err
-    assert "PSNR" in out
-    assert "mIoU                 1.0000" in evaluate(capsys, "--predictions", "labels")[1]
-    out = evaluate(capsys, "--predictions", "labels", "--palette", "toys.json")[1]
-    assert "IoU class 3          1.0000" in out
+        PIL.Image.fromarray(truth[i]).save(f"labels/{i}.png")
+        PIL.Image.fromarray(guess[i]).save(f"guess/{i}.png")
+        write_stream(results / f"sempic/{i}.sempic", found.settle(truth[i]), palette=found.id)
+    predicted = ("--predictions", "guess", "--metrics", "miou")
+    matrix = metrics.confusion(truth, guess, 3)
+    row = figures(capsys, *predicted, "--palette", "own.json")["samples"]
+    assert row["miou"] == pytest.approx(metrics.miou(matrix))
+    assert row["classes"] == ["above", "between", "below"]
+    del palette.PALETTES[found.id], palette.BY_NAME[found.name]  # as in another process
+    assert (
+        "0.png: the palette of its ids is unknown: name it with --palette"
+        in (evaluate(capsys, *predicted)[2])
+    )
+
+
+def test_a_judge_of_a_custom_palette_knows_that_of_its_file(results, monkeypatch, capsys):
+    classes = [{"name": f"class {number}"} for number in range(12)]
+    Path("own.json").write_text(json.dumps({"name": "twelve", "classes": classes}))
     judge = FakeSegmenter()
-    judge.palette = palette.find("toys.json").id
+    judge.palette = palette.find("own.json").id
     monkeypatch.setattr(segment, "load", lambda spec, **_: judge)
-    code, out, err = evaluate(capsys, "--palette", "toys.json")
+    code, out, err = evaluate(capsys, "--palette", "own.json")
     assert (code, err) == (0, "")
     assert "IoU class 3" in out
 

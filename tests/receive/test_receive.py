@@ -9,7 +9,8 @@ import pytest
 from conftest import street
 
 from sempic import coarse, receive, texture
-from sempic.errors import InputError, ModelError
+from sempic.errors import InputError, ModelError, SempicWarning
+from sempic.models import runtime
 from sempic.palette import CAMVID, INDICES
 from sempic.receive import Receiver, tiling
 from sempic.scene import Scene
@@ -167,6 +168,16 @@ def test_guidance_interpolates_between_no_map_and_the_map(path):
     inside = (np.minimum(given, free) > 0) & (np.maximum(given, free) < 255)
     assert np.abs(half - (given + free) / 2)[inside].max() <= 1
     assert inside.mean() > 0.5
+
+
+def test_guidance_without_a_map_is_said_and_takes_no_time(path, monkeypatch):
+    receiver = Receiver(path)
+    runs = []
+    monkeypatch.setattr(runtime, "run", lambda *a, run=runtime.run: runs.append(a) or run(*a))
+    with pytest.warns(SempicWarning, match="guidance has no effect: the stream has no label map"):
+        guided = receiver(scene(labels=False), guidance=1.5)
+    assert len(runs) == 1
+    assert (guided == receiver(scene(labels=False))).all()
 
 
 def test_fidelity_reaches_the_network(network, path):

@@ -31,6 +31,21 @@ def test_a_simulated_coder_keeps_to_the_rate(wanted):
         assert np.mean(total[start : start + 100]) * 10 == pytest.approx(wanted, rel=0.15)
 
 
+@pytest.mark.parametrize("parity", [0.0, 0.25])
+def test_fine_frames_leave_no_debt(parity):
+    """A short stream keeps to its rate, and ends there if fine frames stop."""
+    bucket, sent = Bucket(16e3, 10, parity=parity), []
+    for t in range(200):
+        fine = 0 < t < 100 and t % 10 == 0
+        qp = bucket.choose(key=fine)
+        coarse = int((6 if t == 0 else 5 if fine else 1) * 1500 * 2 ** ((34 - qp) / 6))
+        bucket.put(coarse + 200, coarse, key=t == 0, fine=fine)
+        sent.append(coarse + 200)
+    wanted = 16e3 / (1 + parity)
+    assert 10 * np.mean(sent[:90]) == pytest.approx(wanted, rel=0.03)
+    assert 10 * np.mean(sent[100:]) == pytest.approx(wanted, rel=0.03)
+
+
 def test_a_stream_keeps_to_its_rate(monkeypatch):
     monkeypatch.setattr(api.Codec, "segmenter", FakeSegmenter())
     picture = street(96, 128 + 180)[0]

@@ -29,8 +29,10 @@ def test_the_command_line_encodes_and_decodes(clip, capsys):
     assert "6 frames of 64×48" in capsys.readouterr().out
     assert cli.main(["info", "drive.sempic", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["frames"] == 6
-    assert cli.main(["info", "drive.sempic"]) == 0
-    assert "key frames" in capsys.readouterr().out
+    assert cli.main(["info", "drive.sempic", "--map"]) == 0
+    told = capsys.readouterr()
+    assert "key frames" in told.out
+    assert "drive.sempic: --map is for pictures" in told.err
     assert cli.main(["decode", "drive.sempic", "-o", "again.mkv"]) == 0
     assert len(list(video.Source("again.mkv"))) == 6
     assert video.Source("again.mkv").rate == 10
@@ -106,7 +108,9 @@ def test_standard_streams(clip, monkeypatch, capsys):
     pipe = io.TextIOWrapper(out, write_through=True)
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", pipe)
-        assert cli.main(["encode", "drive.mp4", "-o", "-"]) == 0
+        assert cli.main(["encode", "drive.mp4", "-o", "-", "--json"]) == 0
+    told = json.loads(capsys.readouterr().err)  # as of pictures
+    assert told["bytes"] == len(out.getvalue())
     give_stdin(monkeypatch, out.getvalue())
     assert cli.main(["decode", "-", "-o", "out.mp4"]) == 0
     assert len(list(video.Source("out.mp4"))) == 6

@@ -175,8 +175,10 @@ def test_the_corpus_of_an_8_bit_export_must_have_the_receivers_classes(tmp_path,
     save_network(as_cityscapes(trained()), tmp_path / "w.safetensors")
     export_words = ("export", tmp_path / "w.safetensors", tmp_path / "r.onnx")
     assert train(*export_words, "--int8", tmp_path / "c") == 2
-    assert "c: 11 classes, but the receiver knows 19" in capsys.readouterr().err
+    assert "c: the receiver knows 19 classes, not 11" in capsys.readouterr().err
     things = dataclasses.replace(CAMVID, name="things", classes=tuple("abcdefghijkl"))
-    with pytest.raises(InputError, match="c: classes of camvid, but the receiver knows things"):
+    with pytest.raises(
+        InputError, match="c: the receiver knows the classes of things, not of camvid"
+    ):
         next(first_inputs(tmp_path / "c", TINY, things))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["c", "camvid", "w.safetensors"]

@@ -7,7 +7,7 @@ import os
 from collections import defaultdict
 from pathlib import Path
 
-from sempic import files
+from sempic import checks, files
 from sempic.batch.work import Record, json_line
 from sempic.errors import InputError, OutputError, naming, refused
 from sempic.jobs import Job, exists, read
@@ -38,10 +38,10 @@ class Manifest:
         for number, row in enumerate(text.rstrip("\n").split("\n") if text else ()):
             try:
                 entry = json.loads(row)
-                if number == 0 and entry["settings"] != settings:
+                if number == 0 and (other := _differing(entry["settings"], settings)):
                     raise InputError(
-                        f"{path}: of a run with other settings; remove it to start again, or name "
-                        "another with --manifest"
+                        f"{path}: of a run with other settings, {other}; remove it to start "
+                        "again, or name another with --manifest"
                     )
                 if number and entry["error"] is None:
                     self._done[entry["output"]] = entry["file"]
@@ -88,3 +88,13 @@ class Manifest:
             self._path.parent.mkdir(parents=True, exist_ok=True)
         files.append(self._path, text.encode(), replacing=self._half)
         self._head, self._half = "", 0
+
+
+def _differing(before: Record, now: Record) -> str:
+    """The settings that differ, for a message; "" if none does."""
+    pairs = {name: (before.get(name), now.get(name)) for name in before | now}
+    return ", ".join(
+        f"{name} {checks.shown(old)} and not {checks.shown(new)}"
+        for name, (old, new) in pairs.items()
+        if old != new
+    )

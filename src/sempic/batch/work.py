@@ -61,6 +61,7 @@ class Encode:
     options: EncodeOptions = field(default_factory=EncodeOptions)
 
     def __call__(self, job: Job) -> Record | list[Record]:
+        job.check()
         if job.is_tar:
             if self.labels not in (None, "none"):
                 raise InputError("--labels are for pictures, not for tars of them")
@@ -146,6 +147,9 @@ class Decode:
     def __call__(self, job: Job) -> Record | list[Record]:
         from sempic import pictures
 
+        job.check()
+        if self.uncertainty is not None:
+            files.check_writable(Path(self.uncertainty))
         if job.is_tar:
             return _change_tar(job, self._decode, tar.streams, "." + self.images.lstrip("."))
         stream = stream_of(job.read())

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import sempic
-from sempic import batch, processes
+from sempic import batch, files, processes
 from sempic.commands import _report
 from sempic.errors import InputError
-from sempic.jobs import STDOUT, Job, check_output
+from sempic.jobs import STDOUT, Job
 
 
 def add_inputs(parser: argparse.ArgumentParser, inputs: str) -> None:
@@ -89,8 +89,10 @@ def run(
             lacking = manifest.lacking(jobs) - manifest.lacking(remaining)
             but = f"; {lacking} without members that failed, see {path}" if lacking else ""
             processes.say(f"{len(jobs) - len(remaining)} of {len(jobs)} are done{but}")
-    if remaining:
-        check_output(args.output, remaining[0])
+    if any(job.mkdir for job in remaining):
+        place = Path(args.output)
+        if "://" not in args.output and not place.exists():
+            files.check_writable(place, folder=True)
     done = batch.run(work, remaining, engine=args.engine, workers=args.jobs)
     return _report.each(remaining, done, _report.summary, args.json, manifest)
 

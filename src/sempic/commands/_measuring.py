@@ -29,8 +29,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def listed(text: str) -> list[str]:
-    """argparse type of A,B."""
-    return text.split(",")
+    """argparse type of A,B: names, each once, and maybe with spaces around them."""
+    return list(dict.fromkeys(name.strip() for name in text.split(",")))
 
 
 def settings(

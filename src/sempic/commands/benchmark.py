@@ -123,6 +123,8 @@ def run(args: argparse.Namespace) -> int:
         return _clips(args, videos)
     for_clips = [*fields.from_args(args, _ClipOptions), *fields.from_args(args, SequenceOptions)]
     _files.only_for("clips, and these are pictures", ["fps"] * bool(args.fps) + for_clips)
+    if args.size:
+        _files.only_for("pictures without --size", ["short_side"] * bool(args.short_side))
     return _pictures(args)
 
 
@@ -147,7 +149,9 @@ def _pictures(args: argparse.Namespace) -> int:
         size=args.size,
         short_side=args.short_side,
         settings=settings,
-        palettes=None if maps is None else human_maps.palettes_of(maps, Measure(settings)),
+        palettes=human_maps.UNKNOWN
+        if maps is None
+        else human_maps.palettes_of(maps, Measure(settings)),
         effort=args.effort or codecs.EFFORTS[0],
         models=Models(**fields.from_args(args, Models)),
     )
@@ -157,8 +161,7 @@ def _pictures(args: argparse.Namespace) -> int:
     cache = args.cache or models.cache() / "benchmark.sqlite"
     with benchmark.Benchmark(plan, cache=cache, jobs=args.jobs) as bench:
         results = benchmark.run(bench, names, args.rates or benchmark.RATES)
-        first = results.codecs[names[0]].points[0].row
-        for note in lacking(settings.metrics, first, of_maps=maps is not None):
+        for note in lacking(settings.metrics, results.figures, of_maps=maps is not None):
             processes.say(note)
         parts = {
             "report.json": tables.dump(results),
@@ -175,6 +178,7 @@ def _clips(args: argparse.Namespace, paths: list[Path]) -> int:
 
     from sempic.evaluation import clips
     from sempic.evaluation.clips import tables
+    from sempic.evaluation.measure import lacking
 
     others = ("rates", "labels", "short_side", "quick", "effort", "jobs", "cache", "prior")
     _files.only_for("pictures, and these are clips", filter(vars(args).get, others))
@@ -188,13 +192,19 @@ def _clips(args: argparse.Namespace, paths: list[Path]) -> int:
         drop=ours.drop,
         models=Models(**fields.from_args(args, Models)),
     )
-    results = []
-    for path in tqdm(paths, "clips", unit="clip", disable=None):
+    found = []
+    for path in paths:  # a clip that cannot be read is named before the work
         with _sequence.noted(str(path)):
-            clip = clips.read(
-                path, size=args.size, rate=args.fps, start=ours.start, count=args.limit
+            found.append(
+                clips.read(path, size=args.size, rate=args.fps, start=ours.start, count=args.limit)
             )
+    results = []
+    for path, clip in zip(paths, tqdm(found, "clips", unit="clip", disable=None), strict=True):
+        with _sequence.noted(str(path)):
             results.append((clip, clips.measure(clip, plan)))
+    figures = {name for _, ways in results for way in ways.values() for name in way.row}
+    for note in lacking(plan.settings.metrics, figures, of_maps=False):
+        processes.say(note)
     parts = {
         "report.json": tables.dump(results),
         "summary.md": tables.summary(results),

@@ -44,7 +44,8 @@ def run(args: argparse.Namespace) -> int:
         steps=args.steps,
         models=models,
     )
-    for note in lacking(settings.metrics, found[0], of_maps=args.labels is not None):
+    figures = {name for line in found for name in line}
+    for note in lacking(settings.metrics, figures, of_maps=args.labels is not None):
         processes.say(note)
     files.make_folder(args.output.parent)
     files.write(args.output, processes.readable(page).encode())

@@ -50,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
         _files.only_for(
             "the receiver, which --only leaves out", [*given, *{"receiver"} & own.keys()]
         )
+    if work.only == "coarse":
+        _files.only_for("label maps, which --only coarse leaves out", {"prior"} & own.keys())
     if "samples" in own and not work.uncertainty:
         raise InputError("--samples is for --uncertainty; a decode is one sample")
     jobs = find(
@@ -62,10 +64,9 @@ def run(args: argparse.Namespace) -> int:
         writes=(work.uncertainty, args.manifest),
         say=processes.say,
     )
-    if work.uncertainty and (
-        len(jobs) > 1 or len(args.inputs) > 1 or work.only or any(job.is_tar for job in jobs)
-    ):
-        raise InputError("--uncertainty is for one file, and not with --only")
+    several = len(jobs) > 1 or len(args.inputs) > 1 or any(job.is_tar for job in jobs)
+    if work.uncertainty and (several or work.only or args.manifest):
+        raise InputError("--uncertainty is for one file, and not with --only or --manifest")
     named = {"--uncertainty": work.uncertainty, "--images": f"x.{work.images}"}
     for job in jobs[:1]:  # only a single target is named by the user
         # An empty file may have been a sequence: its error is that it is empty.

@@ -52,12 +52,17 @@ def run(args: argparse.Namespace) -> int:
 
     if _sequence.encodes(args):
         return _sequence.encode(args)
+    given = vars(args)
+    if "check" not in given:
+        _files.only_for(
+            "--check", [n for n in ("verifier", "critical", "check_budget") if n in given]
+        )
     options = EncodeOptions(**fields.from_args(args, EncodeOptions))
     work = batch.Encode(options=options, **fields.from_args(args, batch.Encode))
     if work.labels is not None and work.segmenter:
         raise InputError("--labels replaces the map of --segmenter: give only one of them")
-    if not options.check:
-        _files.only_for("--check", [n for n in ("verifier", "check_budget") if n in vars(args)])
+    if work.labels == "none":
+        _files.only_for("label maps, and --labels none sends none", given.keys() & {"prior"})
     jobs = find(
         args.inputs,
         args.output,

@@ -22,7 +22,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="RESULT_DIR")
     parser.add_argument(
         "--palette",
-        help="palette of labels/, or its JSON file; default: the .sempic files', or the judge's",
+        help="palette of labels/, a custom one as a JSON file; default: the .sempic files', or the "
+        "judge's",
     )
     parser.add_argument(
         "--predictions",

@@ -8,7 +8,7 @@ import functools
 from sempic import batch, fields, models, sequence
 from sempic.commands import _files, _report, _sequence
 from sempic.container import SEQUENCE_MAGIC
-from sempic.errors import InputError
+from sempic.errors import InputError, warn
 from sempic.jobs import Job, find, need_stdout
 from sempic.options import Models
 
@@ -55,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
 def _described(job: Job, *, shares: bool, prior: str | None) -> batch.Record:
     data = job.read()
     if data.startswith(SEQUENCE_MAGIC):
+        if shares:
+            warn("--map is for pictures: a sequence has a map for each frame")
         return sequence.info(data)
     return batch.described(batch.stream_of(data), shares=shares, prior=prior)
 

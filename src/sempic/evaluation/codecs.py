@@ -25,10 +25,11 @@ from PIL import features
 import sempic
 from sempic import api, bits, coarse, formats, labels, models
 from sempic.coarse import hevc
-from sempic.errors import InputError, install_hint
+from sempic.errors import InputError, install_hint, refused
 from sempic.evaluation import weights
 from sempic.options import BUNDLED, Models
-from sempic.palette import PALETTES
+from sempic.palette import CAMVID, PALETTES, Palette
+from sempic.pictures import saved
 from sempic.processes import no_real_time
 from sempic.scene import Image, LabelMap
 
@@ -81,9 +82,7 @@ class Pillow(PictureCodec):
         return f"{self.library} {self.options(self.settings[0])}"
 
     def encode(self, picture: Image, setting: int, labels: LabelMap | None = None) -> bytes:
-        out = io.BytesIO()
-        PIL.Image.fromarray(picture).save(out, self.format, **self.options(setting))
-        return out.getvalue()
+        return saved(PIL.Image.fromarray(picture), self.format, **self.options(setting))
 
     def decode(self, stream: bytes, width: int, height: int) -> Image:
         return np.array(PIL.Image.open(io.BytesIO(stream)).convert("RGB"))
@@ -124,7 +123,9 @@ class Video(PictureCodec):
         self, frames: Sequence[Image], setting: int, rate: Fraction = Fraction(25)
     ) -> list[bytes]:
         """Packets of frames, uint8 (H, W, 3), all of one size, `rate` a second, padded to even
-        sides."""
+        sides. Raises InputError if the encoder refuses them, as x265 does tiny ones."""
+        from av.error import FFmpegError
+
         os.environ.setdefault("SVT_LOG", "1")  # errors only; the default prints a page a picture
         height, width = (side + side % 2 for side in frames[0].shape[:2])
         context = hevc.context(self.encoder, "w")
@@ -133,7 +134,8 @@ class Video(PictureCodec):
         context.time_base, context.framerate = 1 / rate, rate
         context.options = self.options(setting)
         packets: list[Any] = []
-        with no_real_time():
+        refusal = f"{self.title} cannot encode {width}×{height} pixels"
+        with no_real_time(), refused(InputError, refusal, FFmpegError):
             for number, picture in enumerate(frames):
                 frame = hevc.frame(coarse.from_rgb(picture, "420"), width, height)
                 frame.pts = number
@@ -200,6 +202,8 @@ class Sempic(PictureCodec):
     variant: str = ""
     """A key of VARIANTS."""
     models: Models = BUNDLED
+    palette: int = CAMVID.id
+    """Of human labels."""
 
     @property
     def needs_labels(self) -> bool:  # type: ignore[override]
@@ -222,13 +226,16 @@ class Sempic(PictureCodec):
             networks.append(named.prior)
         coder = sorted(Path(labels.__file__).parent.glob("weights/*.npz"))
         files = [*map(Path, networks), *coder, *_sources()]
+        own = [str(self.palette)] * self.needs_labels
         return " ".join(
-            [str(sempic.QUALITY), str(list(coarse.BY_CHUNK)), *map(weights.digest, files)]
+            [str(sempic.QUALITY), str(list(coarse.BY_CHUNK)), *map(weights.digest, files), *own]
         )
 
     def encode(self, picture: Image, setting: int, labels: LabelMap | None = None) -> bytes:
-        options: dict[str, Any] = {"labels": labels}
-        if self.variant == "none":
+        options: dict[str, Any] = {}
+        if self.variant == "human":
+            options = {"labels": labels, "palette": self.palette}
+        elif self.variant == "none":
             options = {"labels": "none"}
         elif self.variant == "checked":
             options = {"check": True}
@@ -419,13 +426,16 @@ def style(name: str) -> Style:
     return Style(colour, VARIANTS[variant][1], str(steps) * (steps > 1) + variant[:1])
 
 
-def load(name: str, *, effort: str = EFFORTS[0], models: Models = BUNDLED) -> PictureCodec:
+def load(
+    name: str, *, effort: str = EFFORTS[0], models: Models = BUNDLED, palette: Palette = CAMVID
+) -> PictureCodec:
     """A codec by name.
 
     Args:
         name: one of NAMES; "sempic" may have the suffixes "@STEPS" and "+VARIANT", in this order.
         effort: one of EFFORTS.
         models: of "sempic".
+        palette: of the human labels that "sempic+human" sends.
 
     Raises:
         InputError: an unknown name, or a missing library.
@@ -434,7 +444,7 @@ def load(name: str, *, effort: str = EFFORTS[0], models: Models = BUNDLED) -> Pi
         steps, variant = found
         title = f"sempic, {steps} step{'s' * (steps > 1)}" + VARIANTS[variant][0]
         levels = range(min(sempic.QUALITY), max(sempic.QUALITY) + 1)
-        return Sempic(title, levels, steps, variant, models)
+        return Sempic(title, levels, steps, variant, models, palette.id)
     if name not in COMPETITORS:
         raise InputError(f"codec {name!r} is not one of {', '.join(NAMES)}")
     return COMPETITORS[name].make(effort == EFFORTS[0])

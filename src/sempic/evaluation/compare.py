@@ -13,6 +13,7 @@ from sempic.evaluation import human_maps, markup
 from sempic.evaluation.measure import Measure, Settings, row
 from sempic.evaluation.measures import details, measured
 from sempic.options import BUNDLED, Models
+from sempic.processes import printable
 from sempic.scene import Image
 
 LOSSLESS = frozenset({".bmp", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff"})
@@ -42,7 +43,7 @@ def compare(
     measure = Measure(settings)
     truth = None
     if labels is not None:
-        truth = human_maps.read_truth(labels, human_maps.palettes_of(labels, measure))
+        truth = human_maps.read_as(labels, *human_maps.palettes_of(labels, measure))
     with naming(labels or original):
         reference = measure.reference(picture, truth)
         ceiling = measure.original(reference)
@@ -64,8 +65,9 @@ def describe(found: Sequence[dict[str, Any]]) -> str:
     """The figures as a table for a terminal."""
     columns = [markup.BPP, *measured(found).values()]
     figures = [["", *(c.title for c in columns)]]
-    figures += [[line["path"], *(c.text(line) for c in columns)] for line in found]
-    tables = details([(line["path"], line) for line in found])
+    names = [printable(line["path"]) for line in found]
+    figures += [[n, *(c.text(line) for c in columns)] for n, line in zip(names, found, strict=True)]
+    tables = details([*zip(names, found, strict=True)])
     return "\n\n".join(map(_aligned, [figures, *tables]))
 
 

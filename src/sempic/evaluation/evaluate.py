@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from sempic import api, files, jobs
@@ -17,7 +16,7 @@ from sempic.evaluation.human_maps import HumanMaps
 from sempic.evaluation.markup import BPP
 from sempic.evaluation.measure import Measure, Settings, lacking, row
 from sempic.evaluation.measures import FIGURES, METRICS, Figure, Record, Row
-from sempic.evaluation.measures.base import Mean, Reference
+from sempic.evaluation.measures.base import Reference
 from sempic.evaluation.measures.inception import sample_count
 
 
@@ -107,24 +106,8 @@ def evaluate(
         samples=found,
         originals=row(ceiling, ceiling, None),
         pictures=table,
-        notes=[
-            *notes,
-            *_without_mean(records, measured),
-            *lacking(settings.metrics, found, of_maps=maps is not None),
-        ],
+        notes=[*notes, *lacking(settings.metrics, found, records, of_maps=maps is not None)],
     )
-
-
-def _without_mean(records: list[Record], measured: tuple[str, ...]) -> list[str]:
-    """A note for each figure that some samples lack, so that there is no mean."""
-    notes = []
-    for metric in (m for m in map(METRICS.get, measured) if isinstance(m, Mean)):
-        if lacking := sum(not np.isfinite(record[metric.name]) for record in records):
-            notes.append(
-                f"no {metric.figures[0].title}: {lacking} of {len(records)} samples have none, as "
-                "they are the same as their originals, or too small for it"
-            )
-    return notes
 
 
 def _measured(

@@ -26,6 +26,9 @@ from sempic.palette import (
 )
 from sempic.scene import LabelMap
 
+UNKNOWN = INDICES, INDICES
+"""As of `palettes_of`, for ids without a judge."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HumanMaps:
@@ -53,16 +56,16 @@ class HumanMaps:
         """The maps of a folder. Raises InputError.
 
         Args:
-            palette: of the files, a name or a JSON file; None: with `num_classes` that of the
-                streams or `indices`, else Cityscapes for maps of the original's code, that whose
-                colours the first map has, that of the streams, or the judge's.
-            sent: the name of the streams' palette, which may be unknown in this process: indices.
+            palette: of the files, as `sempic.palette.find` takes it; None: with `num_classes` that
+                of the streams or `indices`, else Cityscapes for maps of the original's code, that
+                whose colours the first map has, that of the streams, or the judge's.
+            sent: the palette of the streams.
             judge: the judge's palette; None: there is no judge.
             num_classes: see `Settings`.
         """
         paths = by_name(folder)
         if palette is None and num_classes is not None:
-            palette = sent if sent in BY_NAME else INDICES.name
+            palette = sent or INDICES.name
         truth = _palette(palette, sent, next(iter(paths.values())), judge)
         as_train_ids = truth is CITYSCAPES_FULL and judge in (None, CITYSCAPES)
         compared = CITYSCAPES if as_train_ids else truth
@@ -99,31 +102,29 @@ def _palette(name: str | None, sent: str | None, example: Path, judge: Palette |
         picture = pictures.decode(jobs.read(example))
         if _unscaled(picture, CITYSCAPES) is not None:
             return CITYSCAPES
-    found = _with_colours(picture, *filter(None, (BY_NAME.get(sent or ""), judge))) or (
-        judge if sent is None else BY_NAME.get(sent, INDICES)
-    )
+    streams = BY_NAME.get(sent or "")  # None: there are none, or they have a custom palette
+    found = _with_colours(picture, *filter(None, (streams, judge)))
+    found = found or (judge if sent is None else streams)
     if found is None:
         raise InputError(f"{example}: the palette of its ids is unknown: name it with --palette")
     return found
 
 
-def palettes_of(path: Path, measure: Measure) -> tuple[Palette, Palette] | None:
-    """The palette whose colours a map has, and the judge's, in whose ids it is compared, for
-    `read_truth`. None: the map has ids, or no palette has its colours.
+def palettes_of(path: Path, measure: Measure) -> tuple[Palette, Palette]:
+    """The palette of a map, and the judge's, in whose ids it is compared, for `read_as`.
 
-    Raises InputError naming the file if the judge does not know the palette.
+    The first is that whose colours the map has, else the judge's. Raises InputError naming the file
+    if the judge does not know the palette.
     """
+    known = measure.palette if measure.settings.judged else None
     with naming(path):
         picture = pictures.decode(jobs.read(path))
-        if picture.mode not in ("P", "RGB", "RGBA"):
-            return None
-        if not measure.settings.judged:
+        if known is None:
             found = _with_colours(picture)
-            return None if found is None else (found, found)
-        known = measure.palette
-        found = _with_colours(picture, known)
-        if found is None or found is known or (found, known) == (CITYSCAPES_FULL, CITYSCAPES):
-            return None if found is None else (found, known)
+            return UNKNOWN if found is None else (found, found)
+        found = _with_colours(picture, known) or known
+        if found is known or (found, known) == (CITYSCAPES_FULL, CITYSCAPES):
+            return found, known
         raise InputError(
             f"it has the colours of palette {found.name}, and the judge knows {known.name}; name "
             "another --judge"
@@ -152,15 +153,6 @@ def _with_colours(picture: PIL.Image.Image, *likely: Palette) -> Palette | None:
             fitting.remove(CITYSCAPES_FULL)  # has the same colours, and more
     chosen = [palette for palette in likely if palette in fitting] or fitting
     return chosen[0] if len(fitting) == 1 or chosen is not fitting else None
-
-
-def read_truth(path: Path, palettes: tuple[Palette, Palette] | None) -> LabelMap:
-    """A human map of colours or ids, uint8 (H, W), in the judge's ids. Raises InputError naming the
-    file.
-
-    palettes: the map's and the judge's; None: the map has the judge's ids.
-    """
-    return jobs.read_ids(path) if palettes is None else read_as(path, *palettes)
 
 
 def read_as(path: Path, palette: Palette, compared: Palette) -> LabelMap:

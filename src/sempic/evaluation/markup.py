@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 from collections.abc import Sequence
 from importlib import resources
 
 import PIL.Image
 
 from sempic.evaluation.measures import Figure, Row
+from sempic.pictures import saved
 from sempic.scene import Image
 
 BPP = Figure("bpp", "bpp", "{:.4f}", lower=True)
@@ -33,9 +33,7 @@ def document(title: str, body: str, script: str, style: str = "") -> str:
 
 def embedded(picture: Image) -> str:
     """A picture as a data URL, lossless."""
-    out = io.BytesIO()
-    PIL.Image.fromarray(picture).save(out, "WEBP", lossless=True, quality=50)
-    return data_url(out.getvalue())
+    return data_url(saved(PIL.Image.fromarray(picture), "WEBP", lossless=True, quality=50))
 
 
 def data_url(webp: bytes) -> str:

@@ -18,7 +18,7 @@ from sempic import models, segment
 from sempic.errors import InputError, ModelError
 from sempic.evaluation import metrics, weights
 from sempic.evaluation.measures import METRICS, Record, Row
-from sempic.evaluation.measures.base import Reference
+from sempic.evaluation.measures.base import Mean, Reference
 from sempic.palette import PALETTES, Palette
 from sempic.scene import Image, LabelMap
 
@@ -202,13 +202,35 @@ def row(
     return found
 
 
-def lacking(measured: Collection[str], found: Row, *, of_maps: bool) -> list[str]:
-    """A note for each metric without a figure in a row, because the pictures are few, or because
-    all of their human maps is void. of_maps: whether there are human maps."""
-    void = of_maps and "miou" in measured and "miou" not in found
-    return ["no mIoU: the human maps are all void"] * void + [
-        f"no {' and '.join(figure.title for figure in metric.figures)} of fewer than two "
-        f"{metric.of_sets}"
-        for metric in map(METRICS.__getitem__, measured)
-        if metric.of_sets and metric.name not in found
-    ]
+def lacking(
+    measured: Collection[str],
+    found: Collection[str],
+    records: Collection[Record] = (),
+    *,
+    of_maps: bool,
+) -> list[str]:
+    """A note for each metric that was measured but has no figure.
+
+    Reasons: pictures are few, too small, or the same as their originals, or all of their human maps
+    is void.
+
+    Args:
+        measured: names of metrics.
+        found: names of the figures of a row, or of several.
+        records: of the row; they are counted in the notes.
+        of_maps: whether there are human maps.
+    """
+    notes = []
+    if of_maps and "miou" in measured and "miou" not in found:
+        notes.append("no mIoU: the human maps are all void")
+    for metric in (METRICS[name] for name in measured if name not in found):
+        title = " and ".join(figure.title for figure in metric.figures)
+        if metric.of_sets:
+            notes.append(f"no {title} of fewer than two {metric.of_sets}")
+        elif isinstance(metric, Mean):
+            without = sum(not np.isfinite(record[metric.name]) for record in records)
+            some = (
+                f"{without} of {len(records)} samples have none, as they" if records else "samples"
+            )
+            notes.append(f"no {title}: {some} are the same as their originals, or too small for it")
+    return notes

@@ -7,14 +7,17 @@ import json
 import os
 import threading
 import weakref
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from sempic import processes
 from sempic.errors import InputError, ModelError, refused
-from sempic.processes import readable
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 _MOST_THREADS = 256
+_lock = processes.ForkSafeLock()
 _worker = threading.local()
 """`threads`: threads per network, in a thread of `workers`."""
 
@@ -38,10 +41,11 @@ class Session:
     def inner(self) -> Any:
         """onnxruntime's session in this process, for the number of threads that this thread may
         use."""
-        count = getattr(_worker, "threads", None)
-        count = threads() if count is None else count
-        if count not in self._inner:  # two threads may start two; one is then dropped
-            self._inner[count] = _start(self._path, self._shown, count)
+        count = getattr(_worker, "threads", None) or threads() or processes.quota() or 0
+        if count not in self._inner:
+            with _lock():
+                if count not in self._inner:
+                    self._inner[count] = _start(self._path, self._shown, count)
         return self._inner[count]
 
     def leave(self) -> None:
@@ -95,11 +99,7 @@ def threads() -> int:
 
 def cores() -> int:
     """The cores that networks may use. Raises InputError as `threads`."""
-    if hasattr(os, "sched_getaffinity"):
-        available = len(os.sched_getaffinity(0))
-    else:
-        available = os.cpu_count() or 1
-    return threads() or available
+    return threads() or processes.cores()
 
 
 def workers(count: int) -> ThreadPoolExecutor:
@@ -108,6 +108,8 @@ def workers(count: int) -> ThreadPoolExecutor:
     Two networks on a core each do a fifth more than one after the other on two
     (docs/experiments/speed.md).
     """
+    from concurrent.futures import ThreadPoolExecutor  # cannot be imported while Python ends
+
     share = max(1, cores() // count)
 
     def begin() -> None:
@@ -117,7 +119,7 @@ def workers(count: int) -> ThreadPoolExecutor:
 
 
 def _start(path: Path, shown: Path, count: int) -> Any:
-    """count: threads; 0: one per core."""
+    """count: threads; 0: as many as ONNX Runtime takes, one per core."""
     import onnxruntime as ort
 
     if not path.is_file():
@@ -132,7 +134,7 @@ def _start(path: Path, shown: Path, count: int) -> Any:
     # onnxruntime's errors share no base class.
     with refused(ModelError, f"{shown}: not a usable ONNX model", Exception, unfit=True):
         # onnxruntime opens no file whose name is not UTF-8.
-        model = path if readable(str(path)) == str(path) else path.read_bytes()
+        model = path if processes.readable(str(path)) == str(path) else path.read_bytes()
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 

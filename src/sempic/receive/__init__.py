@@ -14,7 +14,7 @@ import numpy.typing as npt
 import PIL.Image
 
 from sempic import coarse, models, progress, roles, texture
-from sempic.errors import InputError, ModelError, install_hint
+from sempic.errors import InputError, ModelError, install_hint, warn
 from sempic.models import RENOISE, runtime
 from sempic.palette import (
     CAMVID,
@@ -112,16 +112,14 @@ class Receiver:
             ModelError: the scene has no coarse picture, its palette is not the receiver's, or the
                 network has no input for fidelity.
         """
-        if not (1 <= steps <= MAX_STEPS and seed >= 0):
-            raise InputError(f"steps is 1…{MAX_STEPS} and seed 0 or more, not {steps} and {seed}")
-        if not (0 <= fidelity <= 1 and 0 <= guidance <= 10):
-            raise InputError(
-                f"fidelity is 0…1 and guidance 0…10, not {fidelity:g} and {guidance:g}"
-            )
+        _check_controls(steps, seed, guidance, fidelity)
         if fidelity and "fidelity" not in self.controls:
             raise ModelError("this receiver was not trained for any fidelity but 0")
         if scene.coarse is None:
             raise ModelError("this receiver needs a coarse picture, and the stream has none")
+        if scene.labels is None and guidance != 1:
+            warn("guidance has no effect: the stream has no label map")
+            guidance = 1.0
         rows, columns = (-(-side // MULTIPLE) * MULTIPLE for side in (scene.height, scene.width))
         rgb = coarse.to_rgb(scene.coarse)
         factor = coarse.factor(scene.width, scene.height, rgb.shape[1], rgb.shape[0])
@@ -218,6 +216,14 @@ class Receiver:
             feed["fidelity"] = np.array([fidelity], np.float32)
         residual: _Floats = runtime.run(self._session, "residual", feed)[0]
         return residual
+
+
+def _check_controls(steps: int, seed: int, guidance: float, fidelity: float) -> None:
+    """Raises InputError."""
+    if not (1 <= steps <= MAX_STEPS and seed >= 0):
+        raise InputError(f"steps is 1…{MAX_STEPS} and seed 0 or more, not {steps} and {seed}")
+    if not (0 <= fidelity <= 1 and 0 <= guidance <= 10):
+        raise InputError(f"fidelity is 0…1 and guidance 0…10, not {fidelity:g} and {guidance:g}")
 
 
 def _grid(scene: Scene, rgb: Image, factor: int | None, rows: int, columns: int) -> _Floats:

@@ -77,3 +77,5 @@ class SequenceOptions(SenderOptions):
 
     def __post_init__(self) -> None:
         fields.check(self)
+        if self.bitrate is not None and self.quality != DEFAULT_QUALITY:
+            raise InputError("bitrate and quality exclude each other")

@@ -11,9 +11,8 @@ import itertools
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +22,9 @@ from sempic import api, checks, coarse, halving, receive
 from sempic.models import runtime
 from sempic.scene import Image, Scene
 from sempic.sequence.pack import Expected, Moment, Unpacker, middle
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 _Floats = npt.NDArray[np.float32]
 

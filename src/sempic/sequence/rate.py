@@ -38,6 +38,13 @@ class Bucket:
     _sent: float = 0.0
     _sums: float = 0.0
     """All bits of frames, and of parity."""
+    _fine: float = 0.0
+    """Average bits of a fine frame; 0: none has come."""
+    _gap: int = 1
+    _since_fine: int = 0
+    """Other frames before the last fine frame, and since the last fine or key frame."""
+    _saved: float = 0.0
+    """Bits saved for the next fine frame."""
     _level: float = 0.0
     """Bits sent beyond the rate; negative: bits that are left."""
     _coarse: float | None = None
@@ -50,11 +57,20 @@ class Bucket:
         if not key and self._coarse is not None:
             window = WINDOW * self.frames
             wanted = (self.bitrate / self.frames - self._level / window) / (1 + self.parity)
-            wanted -= self._other
+            wanted -= self._other + self._saving
             wanted = max(wanted, 0.05 * self.bitrate / self.frames)
             step = _QP_HALVING * math.log2(max(self._coarse, 8.0) / wanted)
             self._set(self.qp + max(-_MAX_STEP, min(step, _MAX_STEP)))
         return round(self.qp)
+
+    @property
+    def _saving(self) -> float:
+        """Bits that each frame saves for the next fine frame. As a surprise that frame would leave
+        a debt, which stays as long as fine frames come."""
+        if self._since_fine >= self._gap or self.qp >= _MAX_QP:
+            return 0.0
+        beyond = self._fine - self.bitrate / self.frames / (1 + self.parity)
+        return max(beyond / self._gap, 0.0)
 
     @property
     def key_bits(self) -> float:
@@ -74,9 +90,12 @@ class Bucket:
         """Whether the rate is exceeded even at the highest QP."""
         return self.qp >= _MAX_QP and self._level > WINDOW * self.bitrate
 
-    def put(self, bits: int, coarse: int, *, key: bool, parity: int = 0) -> None:
-        """Adds a frame. bits: of the whole frame. coarse: of its coarse picture. parity: bits of
-        parity that comes with it, of earlier frames."""
+    def put(
+        self, bits: int, coarse: int, *, key: bool = False, fine: bool = False, parity: int = 0
+    ) -> None:
+        """Adds a frame. bits: of the whole frame. coarse: of its coarse picture. key: a key frame,
+        or as fine as one. fine: finer than others, and one of many. parity: bits of parity that
+        comes with it, of earlier frames."""
         expected = bits * self.parity
         self._owed += expected
         self._sent += bits
@@ -85,8 +104,17 @@ class Bucket:
             self._add(parity - self._owed)
             self._sums += parity
             self.parity, self._owed = self._sums / self._sent, 0.0
-        if key:
+        if key or fine:
+            self._add(-self._saved)
+            if fine:
+                self._fine = (self._fine + bits) / 2 if self._fine else bits
+                self._gap = max(self._since_fine, 1)
+            self._since_fine, self._saved = 0, 0.0
             return
+        saving = self._saving * (1 + self.parity)
+        self._add(saving)
+        self._saved += saving
+        self._since_fine += 1
         self._coarse = coarse if self._coarse is None else 0.7 * self._coarse + 0.3 * coarse
         self._other = 0.8 * self._other + 0.2 * (bits - coarse)
 

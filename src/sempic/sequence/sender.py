@@ -154,7 +154,11 @@ class Sender:
         if self._bucket is not None:
             parity = 8 * packer.parity_bytes
             self._bucket.put(
-                8 * len(sent) - parity, 8 * packer.coarse_bytes, key=fine, parity=parity
+                8 * len(sent) - parity,
+                8 * packer.coarse_bytes,
+                key=role in (Role.KEY, Role.FINEST),
+                fine=role is Role.FINE,
+                parity=parity,
             )
             overflowed, self._overflows = self._overflows, self._bucket.overflows
             if self._overflows and not overflowed:

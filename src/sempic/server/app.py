@@ -8,7 +8,6 @@ import datetime
 import functools
 import json
 import logging
-import os
 import signal
 import socket
 import sys
@@ -21,7 +20,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 import sempic
-from sempic import fields
+from sempic import fields, processes
 from sempic.errors import InputError, ModelError, OutputError, refused
 from sempic.options import Models
 from sempic.server import problems
@@ -84,7 +83,7 @@ def make_pool(s: Settings) -> Pool:
         Coder,
         Models(**{name: getattr(s, name) for name in fields.of(Models)}),
         max_pixels=s.max_pixels,
-        threads=max(1, (os.cpu_count() or 1) // s.workers),
+        threads=max(1, processes.cores() // s.workers),
     )
     return Pool(make, workers=s.workers, queue=s.queue, seconds=s.seconds)
 

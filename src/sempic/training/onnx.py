@@ -173,13 +173,8 @@ def first_inputs(
     Raises InputError before the first one, for no corpus or one of other classes.
     """
     corpus = open_corpus([folder])
-    if corpus.taxonomy.classes != config.classes:
-        raise InputError(
-            f"{folder}: {corpus.taxonomy.classes} classes, but the receiver knows {config.classes}"
-        )
-    mine = corpus.taxonomy.palette
-    if palette is not None and palette.classes != mine.classes:
-        raise InputError(f"{folder}: classes of {mine.name}, but the receiver knows {palette.name}")
+    if why := corpus.taxonomy.palette.unlike(config.classes, palette):
+        raise InputError(f"{folder}: the receiver knows {why}")
     samples = corpus.part(judged=False)
     rows, columns = 256, 336
     large = [s for s in samples if s.image.shape[0] >= rows and s.image.shape[1] >= columns]

@@ -6,7 +6,6 @@ No torch here, so that `--help` needs no extra. `flags` has the paper's options.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,7 +123,7 @@ class CorpusOptions:
     limit: int = option("pictures of each source at most, spread evenly; 0 for all", 0, low=0)
     seed: int = option("seed of all random draws", 0, low=0, high=LARGEST_SEED)
     workers: int = option(
-        "worker processes", os.cpu_count() or 1, low=1, high=processes.most(), metavar="N"
+        "worker processes", processes.cores(), low=1, high=processes.most(), metavar="N"
     )
 
     def __post_init__(self) -> None:

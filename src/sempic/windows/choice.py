@@ -67,10 +67,23 @@ def imagined(labels: LabelMap, palette: Palette, classes: Collection[str]) -> Ce
 
     Raises InputError: a class that the palette does not have.
     """
+    return touched(grown(np.isin(labels, _imagined_numbers(classes, palette)), APART))
+
+
+def check_apart(keep: Collection[str], imagine: Collection[str], palette: Palette) -> None:
+    """Raises InputError: a class that the palette does not have, or one to keep and to imagine."""
+    never = _imagined_numbers(imagine, palette)
+    for name in keep:
+        if numbers([name], palette)[0] in never:
+            raise InputError(f"class {name!r} cannot be kept and imagined at once")
+
+
+def _imagined_numbers(classes: Collection[str], palette: Palette) -> list[int]:
+    """As `numbers`, with all classes of people if one is among them."""
     found = numbers(classes, palette)
     if set(classes) & set(_PEOPLE):
         found += [i for i, name in enumerate(palette.classes) if name in _PEOPLE]
-    return touched(grown(np.isin(labels, found), APART))
+    return found
 
 
 def numbers(classes: Collection[str], palette: Palette) -> list[int]:

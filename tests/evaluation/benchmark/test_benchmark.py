@@ -63,6 +63,8 @@ def test_the_report_agrees_with_the_codecs_and_nothing_is_coded_twice(folder, mo
     page = (folder / "a/report.html").read_text()
     for word in ("JPEG, progressive", "WebP", "BD-rate", "Best:", "Worst:", "peak memory", "judge"):
         assert word in page
+    for title in ("mIoU", "PSNR, dB", "pixel accuracy", "agreement"):  # each with its curves
+        assert f">{title}<tspan" in page
     assert not re.search(r"(src|href)=['\"](?!data:)", page)  # opens offline
     assert (folder / "a/rd.svg").read_text().startswith("<svg")
     printed = capsys.readouterr().out
@@ -86,7 +88,10 @@ def test_the_report_agrees_with_the_codecs_and_nothing_is_coded_twice(folder, mo
     assert {job.codec for job in done} == {"bpg"}
 
     # A new point with fewer metrics than the originals have kept.
-    assert run("--codecs", "jpeg,webp", "--metrics", "psnr", "--rates", "1.7", "-o", "d") == 0
+    capsys.readouterr()
+    few = ("--metrics", "psnr,ms_ssim", "--rates", "1.7")
+    assert run("--codecs", "jpeg,webp", *few, "-o", "d") == 0
+    assert "sempic: no MS-SSIM: samples are the same as" in capsys.readouterr().err
 
 
 def test_without_human_maps_nothing_is_measured_twice(folder, monkeypatch):
@@ -111,6 +116,13 @@ def test_without_human_maps_nothing_is_measured_twice(folder, monkeypatch):
     assert "of several sizes" in (folder / "b/report.html").read_text()
 
 
+def test_one_picture_is_shown_once(folder):
+    assert run("--codecs", "jpeg", "--rates", "2", "--limit", "1", "-o", "a") == 0
+    page = (folder / "a/report.html").read_text()
+    assert "<h1>1 picture, 1 codec</h1>" in page
+    assert page.count("class='sheet'") == 1
+
+
 def test_without_pytorch_one_line_says_so(folder, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "torch", None)
     assert run("--codecs", "jpeg", "--metrics", "psnr") == 2
@@ -120,7 +132,9 @@ def test_without_pytorch_one_line_says_so(folder, monkeypatch, capsys):
 def test_a_label_map_of_another_palette_is_refused(folder, capsys):
     PIL.Image.fromarray(np.full((48, 64), 26, np.uint8)).save("set/valannot/1.png")
     assert run("--codecs", "jpeg", "--rates", "1.2") == 2
-    assert "1: the label map has id 26, which palette camvid lacks" in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith(
+        "/set/valannot/1.png: the label map has id 26, which palette camvid lacks\n"
+    )
 
 
 def test_the_report_loads_each_codec_once(folder, monkeypatch):
@@ -165,6 +179,10 @@ def test_an_interrupted_run_resumes_from_the_cache(folder, monkeypatch, capsys):
 def test_wrong_codecs_files_and_folders_are_named_before_the_work(folder, capsys):
     assert run("--codecs", "jpeg,vvc") == 2
     assert "vvc" in capsys.readouterr().err
+    assert run("--judge", "none.onnx") == 2
+    assert capsys.readouterr().err == "sempic: none.onnx: no such model\n"
+    assert run("--size", "64x48", "--short-side", "32") == 2
+    assert capsys.readouterr().err == "sempic: --short-side is for pictures without --size\n"
     (folder / "set/valannot/1.png").unlink()
     assert run("--codecs", "jpeg") == 2
     assert "no label map 1" in capsys.readouterr().err
@@ -299,6 +317,15 @@ def test_maps_of_colours_are_read_as_ids(folder):
     plan = benchmark.Plan(items=found, size=None, settings=measure.settings, palettes=palettes)
     assert np.array_equal(plan.load(0)[1], ids)
     assert np.array_equal(plan.load(1)[1], np.array(PIL.Image.open("set/valannot/1.png")))
+
+
+def test_human_labels_cannot_be_sent_without_maps(folder, capsys):
+    (folder / "set/valannot").rename("set/elsewhere")
+    words = ("set/val", "--codecs", "jpeg,sempic+human", "--metrics", "psnr", "--cache", "c")
+    assert cli.main(["benchmark", *words]) == 2
+    assert capsys.readouterr().err == (
+        "sempic: codec sempic+human needs human maps; name their folder with --labels\n"
+    )
 
 
 def test_a_label_map_of_another_size_is_named(folder, capsys):

@@ -62,12 +62,13 @@ def test_a_warning_about_all_frames_is_printed_once(folder, monkeypatch, capsys)
             return super().predict(image)[0], np.full((12, *image.shape[:2]), sure, np.uint8)
 
     monkeypatch.setattr(segment, "load", lambda *_, **how: Unsure())
-    command = "benchmark clips --metrics miou --codecs single --key-interval 0.1 -o out"
+    command = "benchmark clips --metrics miou --codecs single --key-interval 0.1 --drop 1 -o out"
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         assert cli.main(command.split()) == 0
     assert not [warning for warning in warned if issubclass(warning.category, SempicWarning)]
-    err = capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert "No map was sent that losses could damage.\n" in out
     assert err.startswith("sempic: clips/drive.mp4: sent without a label map: ")
     assert err.count("\n") == 1
 
@@ -90,6 +91,20 @@ def test_clips_and_options_that_do_not_fit_are_refused_in_one_line(folder, capsy
         assert why in err
         assert err.count("\n") == 1
     assert not (folder / "out").exists()
+
+
+def test_a_clip_that_cannot_be_read_is_named_before_the_work(folder, monkeypatch, capsys):
+    (folder / "clips/worn.mp4").write_bytes((folder / "clips/drive.mp4").read_bytes()[:99])
+    monkeypatch.setattr(measuring, "_sequence", lambda *_: pytest.fail("work was done"))
+    assert cli.main(["benchmark", "clips", "--metrics", "psnr", "-o", "out"]) == 2
+    assert "worn.mp4: " in capsys.readouterr().err
+
+
+@needs_models
+def test_a_figure_that_no_frame_has_is_said_to_be_missing(folder, capsys):
+    words = "benchmark clips --limit 2 --metrics psnr,ms_ssim --codecs sempic -o out"
+    assert cli.main(words.split()) == 0
+    assert "sempic: no MS-SSIM: samples are the same as" in capsys.readouterr().err
 
 
 def test_a_clip_is_read_at_a_rate_and_a_size(folder):

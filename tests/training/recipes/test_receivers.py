@@ -64,8 +64,11 @@ def test_each_cityscapes_class_begins_as_its_camvid_class():
     torch.testing.assert_close(after, before)
     after.square().mean().backward()
     assert grown.label_gain.grad.abs().max() > 0
-    with pytest.raises(ModelError, match="knows 19 classes"):
+    with pytest.raises(ModelError, match="knows 19 classes, not 11"):
         as_cityscapes(grown)
+    network.palette = dataclasses.replace(CAMVID, name="things", classes=tuple("abcdefghijkv"))
+    with pytest.raises(ModelError, match="knows the classes of things, not of camvid"):
+        as_cityscapes(network)
 
 
 def test_grow_command_makes_a_receiver_of_cityscapes(tmp_path):
@@ -183,7 +186,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(made, recipe, monkeypat
 def test_a_receiver_of_other_classes_than_the_corpus_is_refused(made, tmp_path, capsys):
     save_network(trained(), tmp_path / "a.safetensors")
     assert run(made, "no", *DENOISE, "--init", tmp_path / "a.safetensors") == 2
-    assert "knows 11 classes, the corpus has 19" in capsys.readouterr().err
+    assert "knows 11 classes, not 19: `sempic train grow` gives" in capsys.readouterr().err
 
 
 @needs_imagenet
@@ -213,7 +216,7 @@ def test_the_semantic_loss_weighs_critical_pixels_more(tmp_path):
     seen = view(image)
     assert seen.shape[2] % 32 == seen.shape[3] % 32 == 0
     assert 0 <= seen.min() <= seen.max() <= 1
-    with pytest.raises(ModelError, match="knows 19 classes, the receiver 11"):
+    with pytest.raises(ModelError, match="knows 19 classes, not 11"):
         SemanticLoss(tmp_path / "seg.safetensors", BUNDLED["camvid"], torch.device("cpu"))
 
     apart = torch.zeros(1, 3, 4, 4)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sempic import api, batch, fields, files, processes, progress, sequence
+from sempic import api, batch, fields, processes, progress, sequence
 from sempic.commands._files import only_for
 from sempic.commands._sequence import sources, targets
 from sempic.commands._sequence.report import damage, details, summary
 from sempic.commands._sequence.sources import is_empty
 from sempic.errors import InputError, OutputError, naming, notes_to
-from sempic.jobs import apart
+from sempic.jobs import apart, is_stdout
 from sempic.options import DecodeOptions, EncodeOptions
 from sempic.sequence import SequenceOptions
 from sempic.sequence.options import FASTEST, SLOWEST
@@ -41,7 +42,10 @@ def add_encode(parser: argparse.ArgumentParser) -> None:
         "names, as its frames; files such as .mp4, /dev/video0 and rtsp:// are videos anyway",
     )
     group.add_argument(
-        "--fps", type=rate, metavar="N", help="frames in a second; default: as the video has"
+        "--fps",
+        type=rate,
+        metavar="N",
+        help="frames in a second; default: as the video has, 10 for a folder",
     )
     fields.add(group, SequenceOptions, but=_SHARED)
 
@@ -98,8 +102,7 @@ def encode(args: argparse.Namespace) -> int:
             advance()
     if is_empty:
         raise InputError(f"{name}: a video without frames")
-    if target != "-" and not files.is_stream(target):
-        _report(args, name, target, read.info(), start)
+    _report(args, name, target, read.info(), start)
     return 0
 
 
@@ -175,7 +178,8 @@ def _report(
 ) -> None:
     took = time.perf_counter() - start
     record = {"path": name, "output": target, "took": took, **info}
-    print(batch.json_line(record) if args.json else summary(record))
+    out = sys.stderr if is_stdout(Path(target)) else sys.stdout
+    print(batch.json_line(record) if args.json else summary(record), file=out)
 
 
 def rate(text: str) -> Fraction:

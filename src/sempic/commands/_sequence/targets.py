@@ -38,7 +38,7 @@ def sequence_path(name: str, output: str | None) -> str:
 def beside(name: str, suffix: str) -> str:
     """The source's name with another suffix. Raises OutputError if the source is no file."""
     path = Path(os.path.abspath(name) if name.strip("./") == "" else name)
-    if "://" in name or name.startswith("/dev/") or name == "-" or not path.name:
+    if "://" in name or files.is_of_system(name) or name == "-" or not path.name:
         raise OutputError(f"{name}: name the output with -o")
     return str(path.with_name(path.name + suffix) if path.is_dir() else path.with_suffix(suffix))
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sempic import batch
+from sempic import batch, processes
 from sempic.evaluation.benchmark import dial
 from sempic.evaluation.benchmark.cache import Cache, digest, key
 from sempic.evaluation.benchmark.plan import Plan
@@ -48,7 +47,7 @@ class Benchmark:
         opened.
         """
         self.plan = plan
-        self._workers = Workers(plan, batch.bounded(jobs or os.cpu_count() or 1))
+        self._workers = Workers(plan, batch.bounded(jobs or processes.cores()))
         self._cache = Cache(cache)
         self.sizes: list[tuple[int, int]] = []
         """(width, height) of each picture."""

@@ -13,7 +13,7 @@ from sempic.evaluation.folders import by_name, spread
 from sempic.evaluation.measure import Settings, check_size
 from sempic.jobs import read_picture
 from sempic.options import BUNDLED, Models
-from sempic.palette import Palette
+from sempic.palette import CAMVID, Palette
 from sempic.scene import Image, LabelMap
 
 RATES = (0.05, 0.06, 0.09, 0.12, 0.18, 0.32)
@@ -39,13 +39,19 @@ class Plan:
     short_side: int | None = None
     """Pictures with a longer short side are scaled down to this one; None: no scaling."""
     settings: Settings
-    palettes: tuple[Palette, Palette] | None = None
-    """Of the labels and of the judge, as of `human_maps.read_truth`."""
+    palettes: tuple[Palette, Palette] = human_maps.UNKNOWN
+    """Of the labels and of the judge, as of `human_maps.palettes_of`."""
     effort: str = codecs.EFFORTS[0]
     models: Models = BUNDLED
 
     def codec(self, name: str) -> codecs.PictureCodec:
-        return codecs.load(name, effort=self.effort, models=self.models)
+        """As `codecs.load`. Raises InputError also if the codec needs human maps, and there are
+        none."""
+        palette = CAMVID if self.palettes == human_maps.UNKNOWN else self.palettes[1]
+        codec = codecs.load(name, effort=self.effort, models=self.models, palette=palette)
+        if codec.needs_labels and self.items[0].labels is None:
+            raise InputError(f"codec {name} needs human maps; name their folder with --labels")
+        return codec
 
     def load(self, index: int) -> tuple[Image, LabelMap | None]:
         """A picture (scaled BICUBIC) and its labels (scaled NEAREST). Raises InputError naming the
@@ -54,7 +60,7 @@ class Plan:
         picture = self._resize(read_picture(item.picture), "BICUBIC")
         if item.labels is None:
             return picture, None
-        labels = self._resize(human_maps.read_truth(item.labels, self.palettes), "NEAREST")
+        labels = self._resize(human_maps.read_as(item.labels, *self.palettes), "NEAREST")
         with naming(item.labels):
             check_size(labels, picture.shape[:2])
         return picture, labels

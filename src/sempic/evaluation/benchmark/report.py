@@ -16,8 +16,11 @@ from sempic.evaluation.measures import FIGURES, METRICS, Figure, Row
 from sempic.evaluation.measures.base import JPEG_QUALITY
 from sempic.evaluation.measures.inception import FEW, PATCH, sample_count
 
+MAIN = ("miou", "fid", "lpips", "psnr")
+"""Figures of rd.svg."""
 
-def plot(results: Results, figures: Sequence[str] = ("miou", "fid", "lpips", "psnr")) -> str:
+
+def plot(results: Results, figures: Sequence[str] = MAIN) -> str:
     """Rate and quality curves as one SVG, a panel a figure; "" if none was measured."""
     panels = []
     for figure in (results.figures[name] for name in figures if name in results.figures):
@@ -42,20 +45,17 @@ def page(bench: Benchmark, results: Results) -> str:
     """The page as HTML, with all pictures and curves embedded."""
     about = results.about
     size = "{}×{} pixels".format(*about["size"]) if about["size"] else "of several sizes"
-    count = about["pictures"]
-    more = [
-        f for f in ("patch_fid", "ms_ssim", "dists", "lpips_vgg", "kid") if f in results.figures
-    ]
+    count, codecs = about["pictures"], len(results.codecs)
+    title = f"{count} picture{'s' * (count != 1)}, {codecs} codec{'s' * (codecs != 1)}"
     fid_note = f" FID {html.escape(sample_count(count))}." if "fid" in results.figures else ""
     sections = [
-        f"<h1>{count} pictures, {len(results.codecs)} codecs</h1>",
+        f"<h1>{title}</h1>",
         f"<p class='dim'>{html.escape(about['folder'])}, {size} · sempic "
         f"{about['sempic']} · judge: {html.escape(about['judge'])} · presets: {about['effort']} · "
         f"{html.escape(about['machine'])}</p>",
         "<h2>Rate and quality</h2>",
         plot(results),
-        plot(results, ("objects_kept", "objects_invented")),
-        plot(results, more[:2]),
+        plot(results, [name for name in results.figures if name not in MAIN]),
         "<h2>At the same rate</h2>",
         "<p class='dim'>At the rates of our own points. Other codecs are interpolated linearly in "
         "log(bpp). “–”: the codec does not reach this rate. Bold: the best."
@@ -75,7 +75,7 @@ def page(bench: Benchmark, results: Results) -> str:
         _notes(results),
     ]
     return markup.document(
-        f"sempic benchmark: {count} pictures", "".join(sections), markup.resource("zoom.js")
+        f"sempic benchmark: {title}", "".join(sections), markup.resource("zoom.js")
     )
 
 
@@ -202,19 +202,21 @@ def _pictures(bench: Benchmark, results: Results) -> str:
     order = np.argsort(scores)[: count - int(np.isnan(scores).sum())][::-1]  # NaN are the last
     if not len(order):
         return ""
-    picks = dict(zip(("best", "median", "worst"), order[[0, len(order) // 2, -1]], strict=True))
+    picks: dict[int, str] = {}  # of one or two pictures fewer
+    for word, place in (("best", 0), ("worst", -1), ("median", len(order) // 2)):
+        picks.setdefault(int(order[place]), word)
     parts = [
-        f"<h2>Pictures</h2><p class='dim'>Best, median and worst picture by our {figures[field]}. "
+        f"<h2>Pictures</h2><p class='dim'>Best, worst and median picture by our {figures[field]}. "
         f"Each codec is at its point nearest to our {ours.bpp:.3f} bpp. Click to zoom; all panes "
         "of a sheet move together.</p>"
     ]
-    for word, index in picks.items():
-        item = bench.plan.items[int(index)]
-        original, _ = bench.plan.load(int(index))
+    for index, word in picks.items():
+        item = bench.plan.items[index]
+        original, _ = bench.plan.load(index)
         panes = [markup.pane(markup.embedded(original), "original")]
         for other, point in shown:
             codec = bench.codec(other)
-            file = bench.file(int(index), other, point.setting)
+            file = bench.file(index, other, point.setting)
             picture = codec.decode(file.stream, original.shape[1], original.shape[0])
             caption = f"{codec.title}, {file.bpp:.3f} bpp"
             if "confusion" in file.record:

@@ -12,7 +12,7 @@ from sempic.evaluation.clips.clip import Clip
 from sempic.evaluation.clips.measuring import STATIC, Found, Plan
 from sempic.evaluation.measures import Figure, measured
 from sempic.pictures import animation
-from sempic.processes import as_json
+from sempic.processes import as_json, printable
 from sempic.scene import Image
 
 Results = Sequence[tuple[Clip, Mapping[str, Found]]]
@@ -57,7 +57,8 @@ def summary(results: Results) -> str:
 
 def _described(clip: Clip) -> str:
     height, width = clip.frames[0].shape[:2]
-    return f"{clip.name}: {len(clip.frames)} frames of {width}×{height}, {float(clip.rate):g}/s"
+    size = f"{len(clip.frames)} frames of {width}×{height}, {float(clip.rate):g}/s"
+    return f"{printable(clip.name)}: {size}"
 
 
 def _rows(ways: Mapping[str, Found], figures: Sequence[Figure]) -> list[list[str]]:
@@ -90,7 +91,11 @@ def _notes(ways: Mapping[str, Found]) -> list[str]:
         notes.append(f"Parity: {more:.1%} more bits.")
     if "losses" in ours:
         texts = ", ".join(f"{value:.3f}" for value in ours["losses"])
-        notes.append(f"With losses, mean mIoU of the frames that arrive, by trial: {texts}.")
+        notes.append(
+            f"With losses, mean mIoU of the frames that arrive, by trial: {texts}."
+            if ours["labels"]
+            else "No map was sent that losses could damage."
+        )
     return notes
 
 

@@ -14,6 +14,7 @@ import PIL.Image
 
 from sempic import models
 from sempic.evaluation import weights
+from sempic.pictures import saved
 from sempic.scene import Image, LabelMap
 
 if TYPE_CHECKING:
@@ -74,9 +75,8 @@ class Reference:
     @functools.cached_property
     def as_jpeg(self) -> Reference:
         """The picture as JPEG of quality JPEG_QUALITY (Pillow, 4:2:0), decoded."""
-        out = io.BytesIO()
-        PIL.Image.fromarray(self.picture).save(out, "JPEG", quality=JPEG_QUALITY)
-        return Reference(self.measure, np.array(PIL.Image.open(out)))
+        file = saved(PIL.Image.fromarray(self.picture), "JPEG", quality=JPEG_QUALITY)
+        return Reference(self.measure, np.array(PIL.Image.open(io.BytesIO(file))))
 
     def features(self, metric: str) -> Any:
         """What the network of a metric computes of the picture."""

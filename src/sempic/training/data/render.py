@@ -294,8 +294,9 @@ def _tools(options: CorpusOptions) -> tuple[Taxonomy, Segmenter | None]:
 def open_segmenter(path: Path, classes: Taxonomy) -> Segmenter:
     """Raises ModelError, or InputError for a segmenter of other classes."""
     segmenter = Segmenter(path)
-    if segmenter.palette != classes.palette.id:
-        raise InputError(f"{path} has other classes than {classes.palette.name}")
+    palette = PALETTES[segmenter.palette]
+    if why := classes.palette.unlike(palette.known, palette):
+        raise InputError(f"{path} knows {why}")
     return segmenter
 
 

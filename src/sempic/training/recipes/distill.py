@@ -54,16 +54,10 @@ class SemanticLoss:
     def __init__(self, path: Path, taxonomy: Taxonomy, device: torch.device) -> None:
         """Raises ModelError if the segmenter's classes are neither CamVid's nor the taxonomy's."""
         network = load_segmenter(path).requires_grad_(False)
-        classes = network.config.classes
-        palette = palette_of(network) or taxonomy.palette
-        fits = network.palette is not None or palette in (taxonomy.palette, CAMVID)
-        if palette.known != classes or not fits:
-            what = (
-                f"{classes} classes, the receiver {taxonomy.classes}"
-                if classes != taxonomy.classes
-                else f"the classes of {palette.name}, the receiver those of {taxonomy.palette.name}"
-            )
-            raise ModelError(f"{path} knows {what}")
+        classes, palette = network.config.classes, palette_of(network)
+        why = taxonomy.palette.unlike(classes, palette)
+        if why and network.palette is None and palette is not CAMVID:
+            raise ModelError(f"{path} knows {why}")
         # Not compiled, because the size of its input varies (`compiled`).
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.critical = torch.from_numpy(taxonomy.critical(palette)[:classes]).to(device)

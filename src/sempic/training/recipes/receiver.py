@@ -53,15 +53,11 @@ class ReceiverRecipe(OwnRecipe):
         if begin is None:
             return CompactNet(CompactConfig(classes=classes, texture=texture.CONDITION))
         network = load_receiver(begin)
-        known = network.config.classes
-        if known != classes:
-            raise ModelError(
-                f"{begin} knows {known} classes, the corpus has {classes}: `sempic train grow` "
-                "gives a receiver more"
-            )
-        palette, mine = palette_of(network), self.taxonomy.palette
-        if palette is not None and palette.classes != mine.classes:
-            warn(f"{begin} knows the classes of {palette.name}; those of {mine.name} replace them")
+        known, mine = network.config.classes, self.taxonomy.palette
+        if why := mine.unlike(known, None):
+            raise ModelError(f"{begin} knows {why}: `sempic train grow` gives a receiver more")
+        if why := mine.unlike(known, palette_of(network)):
+            warn(f"{begin} knows {why}, which replace them")
         return grow(network, texture=texture.CONDITION)
 
     def draw(self, number: int) -> tuple[Batch, Tensor]:

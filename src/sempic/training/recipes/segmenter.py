@@ -231,14 +231,8 @@ class Segmenter(OwnRecipe):
         if path is None:
             return None
         teacher = load_segmenter(path).requires_grad_(False)
-        if teacher.config.classes != self.config.classes:
-            raise ModelError(
-                f"{path} knows {teacher.config.classes} classes, not {self.config.classes}"
-            )
-        if (palette := palette_of(teacher)) and palette.classes != self.taxonomy.palette.classes:
-            raise ModelError(
-                f"{path} knows the classes of {palette.name}, not of {self.taxonomy.palette.name}"
-            )
+        if why := self.taxonomy.palette.unlike(teacher.config.classes, palette_of(teacher)):
+            raise ModelError(f"{path} knows {why}")
         teacher.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return compiled(teacher, self.device)
 
