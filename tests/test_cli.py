@@ -259,7 +259,8 @@ def test_a_target_beyond_the_finest_level_is_reported(photo, capsys):
         ("decode a.sempic -o b.png --uncertainty u", "--uncertainty: cannot write pictures of"),
         ("decode a.sempic --uncertainty u.png --manifest m", "not with --only or --manifest"),
         ("decode a.sempic -o b --steps 99", "type (no suffix); the name of a folder ends in /"),
-        ("decode a.sempic --images .jpg", "--images is for tars"),
+        ("decode a.sempic -o b.png --images .jpg", "--images is for folders and tars; -o names"),
+        ("decode a.sempic --images .xyz", "--images: cannot write pictures of type .xyz"),
         ("encode photo.png --images .png", "--images is for tars"),
         ("encode photo.png --manifest -", "--manifest is for files, not for standard output"),
         ("decode a.sempic --only labels --steps 1", "--steps is for the receiver"),
@@ -314,6 +315,17 @@ def test_losses_of_a_picture_are_reported(capsys):
     assert "sempic: a.gif: an animation or several pages: the first is taken" in err
     assert "sempic: b.png: transparency is laid over white" in err
     assert files("out") == ["a.sempic", "b.sempic"]
+
+
+def test_images_chooses_the_format_of_pictures_that_no_one_names(photo):
+    picture("b.png")
+    assert cli.main(["encode", "photo.png", "b.png", "-o", "coded"]) == 0
+    command = ["decode", "coded", "--only", "coarse", "--images", "jpg"]
+    assert cli.main([*command, "-o", "seen"]) == 0
+    assert files("seen") == ["b.coarse.jpg", "photo.coarse.jpg"]
+    assert pictures.read(Path("seen/b.coarse.jpg").read_bytes()).shape == (48, 64, 3)
+    assert cli.main(command) == 0  # beside the files
+    assert files("coded") == ["b.coarse.jpg", "b.sempic", "photo.coarse.jpg", "photo.sempic"]
 
 
 def test_max_side(photo):

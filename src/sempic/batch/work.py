@@ -138,7 +138,9 @@ class Decode:
     receiver: str | None = another(Models, "receiver", None, flags=("--receiver", "--model"))
     prior: str | None = another(Models, "prior", None)
     images: str = option(
-        "ending of the pictures' names in tars, such as .jpg", ".png", metavar="ENDING"
+        "ending of the pictures' names, such as .jpg, where -o does not name them",
+        ".png",
+        metavar="ENDING",
     )
     options: DecodeOptions = field(default_factory=DecodeOptions)
     replace: bool = True
@@ -151,7 +153,7 @@ class Decode:
         if self.uncertainty is not None:
             files.check_writable(Path(self.uncertainty))
         if job.is_tar:
-            return _change_tar(job, self._decode, tar.streams, "." + self.images.lstrip("."))
+            return _change_tar(job, self._decode, tar.streams, self.ending)
         stream = stream_of(job.read())
         target = job.target
         assert target is not None
@@ -173,11 +175,15 @@ class Decode:
             files.move_to_target(part, path)
         return described(stream)
 
+    @property
+    def ending(self) -> str:
+        """`images` with a dot in front."""
+        return "." + self.images.lstrip(".")
+
     def _decode(self, data: bytes) -> tuple[bytes, Record]:
         """A member of a tar."""
         stream = stream_of(data)
-        suffix = "." + self.images.rpartition(".")[2]
-        return self._picture(self._scene(stream), suffix), described(stream)
+        return self._picture(self._scene(stream), Path(f"x{self.ending}").suffix), described(stream)
 
     def _scene(self, stream: bytes) -> Any:
         with progress.waiting("reading labels and coarse picture", aloud=False):

@@ -75,8 +75,6 @@ def run(
     args: argparse.Namespace, work: batch.Work, jobs: list[Job], settings: dict[str, Any]
 ) -> int:
     """Run and report all jobs; settings: options that determine the outputs."""
-    if not any(job.is_tar for job in jobs):
-        only_for("tars", vars(args).keys() & {"images"})
     manifest = None
     remaining = jobs
     path = args.manifest or (_manifest_of_ray(args, jobs) if args.engine == "ray" else None)

@@ -12,8 +12,9 @@ from sempic.jobs import TAR, find, is_unnamed
 from sempic.options import DecodeOptions
 
 _HELP = (
-    "Writes NAME.png beside each file, or to -o, whose suffix chooses the format. Only with -o are "
-    "existing pictures replaced. Exit code 2 if any file failed."
+    "Writes NAME.png beside each file, or to -o, whose suffix chooses the format; of a folder's "
+    "pictures --images does. Only with -o are existing pictures replaced. Exit code 2 if any file "
+    "failed."
 )
 _EXAMPLES = """
 examples:
@@ -22,7 +23,7 @@ examples:
   sempic decode photo.sempic -o other.png --seed 7     # other details, equally likely
   sempic decode photo.sempic --only labels             # photo.labels.png: the label map
   sempic decode photo.sempic -o decoded.png --uncertainty imagined.png --samples 2
-  sempic decode out/ -o pictures/                      # a folder
+  sempic decode out/ -o pictures/                      # a folder; --images .jpg for JPEGs
   sempic decode drive.sempic -o drive.mp4              # a sequence: a video, or a folder
 
 The receiver invents detail. A decoded picture shows what is likely, not what was there.
@@ -58,16 +59,18 @@ def run(args: argparse.Namespace) -> int:
         args.inputs,
         args.output,
         accepted={".sempic", TAR},
-        suffix=f".{work.only}.png" if work.only else ".png",
+        suffix=f".{work.only}{work.ending}" if work.only else work.ending,
         reads=(work.receiver, work.prior),
         foreign=formats.COMPRESSED,
         writes=(work.uncertainty, args.manifest),
         say=processes.say,
     )
+    if args.output is not None and not any(job.is_tar or job.mkdir for job in jobs):
+        _files.only_for("folders and tars; -o names this picture", own.keys() & {"images"})
     several = len(jobs) > 1 or len(args.inputs) > 1 or any(job.is_tar for job in jobs)
     if work.uncertainty and (several or work.only or args.manifest):
         raise InputError("--uncertainty is for one file, and not with --only or --manifest")
-    named = {"--uncertainty": work.uncertainty, "--images": f"x.{work.images}"}
+    named = {"--uncertainty": work.uncertainty, "--images": f"x{work.ending}"}
     for job in jobs[:1]:  # only a single target is named by the user
         # An empty file may have been a sequence: its error is that it is empty.
         if not job.is_tar and not is_unnamed(job.target) and not _sequence.is_empty(job.name):

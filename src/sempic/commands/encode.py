@@ -73,6 +73,8 @@ def run(args: argparse.Namespace) -> int:
         writes=(args.manifest,),
         say=processes.say,
     )
+    if not any(job.is_tar for job in jobs):
+        _files.only_for("tars", given.keys() & {"images"})
     names = ("segmenter", "verifier", "prior", "labels", "images")
     chosen = {name: getattr(work, name) for name in names}
     return _files.run(args, work, jobs, options.keywords() | chosen)
