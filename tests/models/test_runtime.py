@@ -6,6 +6,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -33,6 +34,20 @@ def test_valid_thread_counts_are_accepted(given, meant, monkeypatch):
 
 
 @needs_models
+def test_workers_begin_nothing_after_the_end():
+    begun, gate = [], threading.Event()
+
+    def call():
+        begun.append(True)
+        gate.wait()
+
+    with runtime.workers(1) as begin:
+        for _ in range(3):
+            begin(call)
+        threading.Timer(0.2, gate.set).start()
+    assert begun == [True]
+
+
 def test_a_model_may_have_a_name_that_is_not_utf8(tmp_path):
     path = tmp_path / "caf\udce9.onnx"
     shutil.copy(models.find(models.SEGMENTER), path)

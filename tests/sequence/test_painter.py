@@ -1,5 +1,7 @@
 """Painted frames agree with each other."""
 
+import warnings
+
 import numpy as np
 import pytest
 from scenes import drive, packer_of, planes
@@ -137,6 +139,19 @@ def test_pictures_before_a_fault_come_first(monkeypatch):
         next(pictures)
     with pytest.raises(CorruptStream, match="broken"):
         next(pictures)
+
+
+def test_pictures_painted_at_a_time_warn_as_one_by_one(monkeypatch):
+    """Once, and of the caller's line."""
+    packer = packer_of(drive(1)[0][1], model=3)
+    pieces = [packer.pack(planes(picture), lambda _: None) for picture, _ in drive(4)]
+    for count in (1, 2):
+        monkeypatch.setattr(runtime, "cores", lambda count=count: count)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("default")
+            assert len(list(sequence.decode(pieces, guidance=2.0))) == 4
+        assert len(told) == 2
+        assert {warning.filename for warning in told} == {__file__}
 
 
 def test_a_stream_is_not_read_ahead_while_it_arrives():
