@@ -4,6 +4,7 @@ import copy
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -46,6 +47,18 @@ def test_workers_begin_nothing_after_the_end():
             begin(call)
         threading.Timer(0.2, gate.set).start()
     assert begun == [True]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_child_goes_on_without_the_workers():
+    with runtime.workers(1) as begin:
+        results = [begin(lambda: 7) for _ in range(2)]
+        assert results[0]() == 7
+        if (child := os.fork()) == 0:
+            signal.alarm(10)
+            os._exit(results[1]() + begin(lambda: 8)())
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 15
+        assert begin(lambda: 9)() == 9
 
 
 def test_a_model_may_have_a_name_that_is_not_utf8(tmp_path):

@@ -113,7 +113,7 @@ def workers(count: int) -> Iterator[Callable[[Callable[[], _T]], Callable[[], _T
     """
     from concurrent import futures  # cannot be imported while Python ends
 
-    share = max(1, cores() // count)
+    share, process = max(1, cores() // count), os.getpid()
 
     def prepare() -> None:
         _worker.threads = share
@@ -128,6 +128,8 @@ def workers(count: int) -> Iterator[Callable[[Callable[[], _T]], Callable[[], _T
         running = pool.submit(run)
 
         def result() -> _T:
+            if os.getpid() != process:  # the child of a fork has none of the threads
+                return call()
             futures.wait([running])
             for text in texts:
                 warn(text)
