@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import needs_models
 
 import sempic
-from sempic import models, segment
+from sempic import models, processes, segment
 from sempic.errors import InputError
 from sempic.models import runtime
 
@@ -35,6 +36,15 @@ def test_valid_thread_counts_are_accepted(given, meant, monkeypatch):
 
 
 @needs_models
+@pytest.mark.parametrize(("quota", "count"), [(None, 0), (1, 1), (64, 3)])
+def test_a_container_takes_no_more_threads_than_cores(monkeypatch, quota, count):
+    monkeypatch.delenv("SEMPIC_THREADS", raising=False)
+    monkeypatch.setattr(processes, "quota", lambda: quota)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    monkeypatch.setattr(runtime, "_start", lambda path, shown, count: count)
+    assert runtime.Session(Path("model.onnx")).inner() == count
+
+
 def test_workers_begin_nothing_after_the_end():
     begun, gate = [], threading.Event()
 

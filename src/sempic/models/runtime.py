@@ -41,7 +41,8 @@ class Session:
     def inner(self) -> Any:
         """onnxruntime's session in this process, for the number of threads that this thread may
         use."""
-        count = getattr(_worker, "threads", None) or threads() or processes.quota() or 0
+        limit = processes.cores() if processes.quota() else 0
+        count = getattr(_worker, "threads", None) or threads() or limit
         if count not in self._inner:
             with _lock():
                 if count not in self._inner:
