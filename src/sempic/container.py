@@ -129,7 +129,9 @@ def read(stream: bytes, *, max_pixels: int = MAX_PIXELS) -> Container:
     if not stream:
         raise TruncatedStream("no bytes at all")
     if stream[:2] == SEQUENCE_MAGIC:
-        raise NotSempic("a sequence of pictures, not a picture: sempic decode makes a video of it")
+        raise NotSempic(
+            "a sequence of pictures, not a picture: sempic decode -o x.mp4 makes a video of it"
+        )
     if stream[:2] != MAGIC[: len(stream)]:
         raise NotSempic(f"not a .sempic stream: it starts with {bytes(stream[:2]).hex(' ')}")
     if len(stream) < 3:

@@ -29,6 +29,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 
@@ -104,10 +105,15 @@ class OutputError(SempicError):
 JSON_FAULTS = OSError, ValueError, AttributeError, RecursionError
 """Exceptions for a file that cannot be read, is not JSON, or does not hold an object."""
 _PACKAGE = os.path.dirname(__file__) + os.sep
+_held: ContextVar[list[str] | None] = ContextVar("held", default=None)
+"""Of `warnings_held`."""
 
 
 def warn(text: str) -> None:
     """Warn (SempicWarning); the warning points to the calling line outside sempic."""
+    if (texts := _held.get()) is not None:
+        texts.append(text)
+        return
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith((_PACKAGE, "<frozen ")):
         frame = frame.f_back
@@ -120,6 +126,17 @@ def warn(text: str) -> None:
         names.get("__name__"),
         names.setdefault("__warningregistry__", {}),
     )
+
+
+@contextlib.contextmanager
+def warnings_held(texts: list[str]) -> Iterator[None]:
+    """Appends the texts of this thread's warnings to `texts`, for another thread to warn with: a
+    worker does not know the calling line."""
+    token = _held.set(texts)
+    try:
+        yield
+    finally:
+        _held.reset(token)
 
 
 @contextlib.contextmanager

@@ -4,15 +4,18 @@ import copy
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import needs_models
 
 import sempic
-from sempic import models, segment
+from sempic import models, processes, segment
 from sempic.errors import InputError
 from sempic.models import runtime
 
@@ -33,6 +36,41 @@ def test_valid_thread_counts_are_accepted(given, meant, monkeypatch):
 
 
 @needs_models
+@pytest.mark.parametrize(("quota", "count"), [(None, 0), (1, 1), (64, 3)])
+def test_a_container_takes_no_more_threads_than_cores(monkeypatch, quota, count):
+    monkeypatch.delenv("SEMPIC_THREADS", raising=False)
+    monkeypatch.setattr(processes, "quota", lambda: quota)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    monkeypatch.setattr(runtime, "_start", lambda path, shown, count: count)
+    assert runtime.Session(Path("model.onnx")).inner() == count
+
+
+def test_workers_begin_nothing_after_the_end():
+    begun, gate = [], threading.Event()
+
+    def call():
+        begun.append(True)
+        gate.wait()
+
+    with runtime.workers(1) as begin:
+        for _ in range(3):
+            begin(call)
+        threading.Timer(0.2, gate.set).start()
+    assert begun == [True]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_child_goes_on_without_the_workers():
+    with runtime.workers(1) as begin:
+        results = [begin(lambda: 7) for _ in range(2)]
+        assert results[0]() == 7
+        if (child := os.fork()) == 0:
+            signal.alarm(10)
+            os._exit(results[1]() + begin(lambda: 8)())
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 15
+        assert begin(lambda: 9)() == 9
+
+
 def test_a_model_may_have_a_name_that_is_not_utf8(tmp_path):
     path = tmp_path / "caf\udce9.onnx"
     shutil.copy(models.find(models.SEGMENTER), path)

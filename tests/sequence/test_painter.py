@@ -1,8 +1,13 @@
 """Painted frames agree with each other."""
 
+import os
+import subprocess
+import sys
+import warnings
+
 import numpy as np
 import pytest
-from scenes import drive, packer_of, planes
+from scenes import drive, packed, packer_of, planes
 
 from sempic import api, sequence
 from sempic.errors import CorruptStream
@@ -137,6 +142,32 @@ def test_pictures_before_a_fault_come_first(monkeypatch):
         next(pictures)
     with pytest.raises(CorruptStream, match="broken"):
         next(pictures)
+
+
+def test_pictures_painted_at_a_time_warn_as_one_by_one(monkeypatch):
+    """Once, and of the caller's line."""
+    packer = packer_of(drive(1)[0][1], model=3)
+    pieces = [packer.pack(planes(picture), lambda _: None) for picture, _ in drive(4)]
+    for count in (1, 2):
+        monkeypatch.setattr(runtime, "cores", lambda count=count: count)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("default")
+            assert len(list(sequence.decode(pieces, guidance=2.0))) == 4
+        assert len(told) == 2
+        assert {warning.filename for warning in told} == {__file__}
+
+
+def test_pictures_are_painted_while_python_ends(tmp_path):
+    """In a function of `atexit` no thread can start."""
+    (tmp_path / "x.sempic").write_bytes(b"".join(packed(drive(3))))
+    code = (
+        "import atexit; from sempic import sequence; "
+        "atexit.register(lambda: print(len(list(sequence.decode(open('x.sempic', 'rb').read())))))"
+    )
+    env = os.environ | {"SEMPIC_THREADS": "2"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.stdout.split() == ["3"], done.stderr
 
 
 def test_a_stream_is_not_read_ahead_while_it_arrives():

@@ -46,6 +46,20 @@ def test_fine_frames_leave_no_debt(parity):
     assert 10 * np.mean(sent[100:]) == pytest.approx(wanted, rel=0.03)
 
 
+@pytest.mark.parametrize("frames", [1, 2, 10])
+def test_the_rate_is_held_within_seconds_at_any_number_of_frames(frames):
+    """A still street fills with traffic after thirty seconds."""
+    bucket, sent = Bucket(frames * 1e3, frames), []
+    for t in range(50 * frames):
+        hard = 4 if t > 30 * frames else 1
+        coarse = int(hard * 300 * 2 ** ((34 - bucket.choose(key=t == 0)) / 6))
+        bucket.put(coarse + 40, coarse, key=t == 0)
+        sent.append(coarse + 40)
+    for seconds in range(33, 41):
+        share = sum(sent[seconds * frames : (seconds + 10) * frames]) / (frames * 1e4)
+        assert share == pytest.approx(1, rel=0.22)
+
+
 def test_a_stream_keeps_to_its_rate(monkeypatch):
     monkeypatch.setattr(api.Codec, "segmenter", FakeSegmenter())
     picture = street(96, 128 + 180)[0]

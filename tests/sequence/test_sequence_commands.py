@@ -4,6 +4,7 @@ import io
 import json
 import os
 import sys
+import threading
 import warnings
 from pathlib import Path
 
@@ -130,6 +131,18 @@ def test_pieces_of_a_pipe_come_as_they_arrive(monkeypatch):
         assert list(pieces) == []
 
 
+@pytest.mark.skipif(os.name != "posix", reason="only POSIX has named pipes")
+def test_a_named_pipe_is_decoded_to_a_video(clip):
+    """Its first bytes cannot be read twice, so the name of the video tells."""
+    data = b"".join(sequence.encode(FRAMES[:2], codec=api.Codec()))
+    os.mkfifo("pipe")
+    writer = threading.Thread(target=Path("pipe").write_bytes, args=(data,))
+    writer.start()
+    assert cli.main(["decode", "pipe", "-o", "x.mp4"]) == 0
+    writer.join()
+    assert Path("x.mp4").exists()
+
+
 @pytest.mark.parametrize("names", [("-", "drive.sempic"), ("drive.sempic", "-")])
 def test_a_sequence_on_standard_input_is_decoded_alone(place, monkeypatch, capsys, names):
     data = b"".join(sequence.encode(FRAMES[:1], codec=api.Codec()))
@@ -189,6 +202,7 @@ def test_invalid_rates_are_refused(capsys, text):
         ("decode drive.sempic -o -", "cannot go to standard output"),
         ("decode drive.sempic", "exists"),
         ("decode cut.sempic -o x.mp4", "no frame"),
+        ("decode none.sempic -o x.mp4", "none.sempic: cannot read: No such file"),
     ],
 )
 def test_errors_take_one_line(clip, capsys, command, says):

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
 import threading
 import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 from sempic import processes
-from sempic.errors import InputError, ModelError, refused
+from sempic.errors import InputError, ModelError, refused, warn, warnings_held
 
-if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
-
+_T = TypeVar("_T")
 _MOST_THREADS = 256
 _lock = processes.ForkSafeLock()
 _worker = threading.local()
@@ -41,7 +41,8 @@ class Session:
     def inner(self) -> Any:
         """onnxruntime's session in this process, for the number of threads that this thread may
         use."""
-        count = getattr(_worker, "threads", None) or threads() or processes.quota() or 0
+        limit = processes.cores() if processes.quota() else 0
+        count = getattr(_worker, "threads", None) or threads() or limit
         if count not in self._inner:
             with _lock():
                 if count not in self._inner:
@@ -102,20 +103,46 @@ def cores() -> int:
     return threads() or processes.cores()
 
 
-def workers(count: int) -> ThreadPoolExecutor:
+@contextlib.contextmanager
+def workers(count: int) -> Iterator[Callable[[Callable[[], _T]], Callable[[], _T]]]:
     """Threads that run networks at the same time, each on its share of the cores.
 
+    Yields a function that begins a call, and returns another one that waits for its result, or
+    raises its exception, after its warnings. Calls that have not begun at the end never do.
     Two networks on a core each do a fifth more than one after the other on two
     (docs/experiments/speed.md).
     """
-    from concurrent.futures import ThreadPoolExecutor  # cannot be imported while Python ends
+    from concurrent import futures  # cannot be imported while Python ends
 
-    share = max(1, cores() // count)
+    share, process = max(1, cores() // count), os.getpid()
 
-    def begin() -> None:
+    def prepare() -> None:
         _worker.threads = share
 
-    return ThreadPoolExecutor(count, initializer=begin)
+    def begin(call: Callable[[], _T]) -> Callable[[], _T]:
+        texts: list[str] = []
+
+        def run() -> _T:
+            with warnings_held(texts):
+                return call()
+
+        running = pool.submit(run)
+
+        def result() -> _T:
+            if os.getpid() != process:  # the child of a fork has none of the threads
+                return call()
+            futures.wait([running])
+            for text in texts:
+                warn(text)
+            return running.result()
+
+        return result
+
+    pool = futures.ThreadPoolExecutor(count, initializer=prepare)
+    try:
+        yield begin
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _start(path: Path, shown: Path, count: int) -> Any:

@@ -7,12 +7,13 @@ picture agree with it. Where something new appears it shows the new detail alone
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
+import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +23,6 @@ from sempic import api, checks, coarse, halving, receive
 from sempic.models import runtime
 from sempic.scene import Image, Scene
 from sempic.sequence.pack import Expected, Moment, Unpacker, middle
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
 
 _Floats = npt.NDArray[np.float32]
 
@@ -85,24 +83,25 @@ class Painter:
         until here come before it is waited for.
         """
         count = min(_AT_ONCE, runtime.cores())
+        if not threading.main_thread().is_alive():
+            count = 1  # no thread can start while Python ends
         if count < 2 or not isinstance(self._coder.receiver, receive.Receiver):
             yield from (self.paint(moment) for moment in moments if moment is not None)
             return
         faults: list[Exception] = []
-        begun: deque[tuple[Moment, Future[_Sketch] | None]] = deque()
+        begun: deque[tuple[Moment, Callable[[], _Sketch] | None]] = deque()
         held: Moment | None = None
-        with runtime.workers(count) as workers:
+        with runtime.workers(count) as begin:
             for moment in itertools.chain(_until_fault(moments, faults), [None]):
                 if held is not None and (self._last is None or (moment is None and not begun)):
                     yield self.paint(held)  # alone, on all cores
                 elif held is not None:
-                    scene = replace(held.scene, model=0)  # `paint` has warned of another receiver
-                    new = self._is_new(held)
-                    begun.append((held, workers.submit(self._sketch, scene) if new else None))
+                    sketch = functools.partial(self._sketch, held.scene)
+                    begun.append((held, begin(sketch) if self._is_new(held) else None))
                 held = moment
                 while begun and (moment is None or len(begun) > count):
-                    first, sketch = begun.popleft()
-                    yield self._finish(first, None if sketch is None else sketch.result())
+                    first, result = begun.popleft()
+                    yield self._finish(first, None if result is None else result())
         if faults:
             raise faults[0]
 

@@ -12,8 +12,9 @@ _MAX_DEBT = 1.25 * WINDOW
 after an overload for as long as it lasted. It is more than the level of an overflow."""
 _QP_HALVING = 5.0
 """A QP higher by this halves the bits of a coarse picture."""
-_MAX_STEP = 2.0
-"""The greatest change of QP from one frame to the next."""
+_MAX_STEP, _MAX_SPEED = 2.0, 20.0
+"""The greatest change of QP from one frame to the next, or in a second if that is more: frames are
+few where a scene must be followed in seconds."""
 _KEY_SHARE = 0.33
 """Greatest share of a key frame in the bits of the window, or of the key frame interval."""
 _MIN_QP, _MAX_QP = 20.0, 48.0
@@ -60,7 +61,8 @@ class Bucket:
             wanted -= self._other + self._saving
             wanted = max(wanted, 0.05 * self.bitrate / self.frames)
             step = _QP_HALVING * math.log2(max(self._coarse, 8.0) / wanted)
-            self._set(self.qp + max(-_MAX_STEP, min(step, _MAX_STEP)))
+            most = max(_MAX_STEP, _MAX_SPEED / self.frames)
+            self._set(self.qp + max(-most, min(step, most)))
         return round(self.qp)
 
     @property

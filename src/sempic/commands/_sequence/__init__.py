@@ -117,12 +117,13 @@ def noted(name: str) -> contextlib.AbstractContextManager[None]:
 
 
 def decodes(args: argparse.Namespace) -> bool:
-    """Whether the input is a sequence, by its first bytes. Raises InputError for several files with
-    a sequence among them."""
-    found = list(filter(sources.is_sequence, args.inputs))
-    if found and len(args.inputs) > 1:
+    """Whether the input is a sequence (`sources.is_sequence`). Raises InputError for several files
+    with a sequence among them."""
+    if len(args.inputs) == 1:
+        return sources.is_sequence(args.inputs[0], args.output)
+    if found := list(filter(sources.is_sequence, args.inputs)):
         raise InputError(f"{found[0]}: a sequence; decode one at a time")
-    return bool(found)
+    return False
 
 
 def decode(args: argparse.Namespace) -> int:

@@ -84,10 +84,17 @@ def _of_one_size(named_frames: Iterable[tuple[str, Any]]) -> Iterator[Any]:
         yield pixels
 
 
-def is_sequence(name: str) -> bool:
-    """Whether a file or standard input ("-") starts like a sequence. Raises InputError if standard
-    input cannot be read."""
-    return _start(name) == SEQUENCE_MAGIC
+def is_sequence(name: str, output: str | None = None) -> bool:
+    """Whether a file or standard input ("-") starts like a sequence, or, where the start is not
+    known, as that of a pipe or a missing file, whether a video is to be made of it.
+
+    Raises InputError if standard input cannot be read."""
+    start = _start(name)
+    if start is None and output is not None and not os.path.isdir(name):
+        from sempic.sequence.video import WRITTEN
+
+        return Path(output).suffix.lower() in WRITTEN
+    return start == SEQUENCE_MAGIC
 
 
 def is_empty(name: str) -> bool:
@@ -132,4 +139,6 @@ def _must_wait(file: Any) -> bool:
 
 
 def _standard_input() -> Any:
+    if sys.stdin is None:
+        raise InputError("standard input is closed")
     return sys.stdin.buffer
