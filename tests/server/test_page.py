@@ -445,6 +445,7 @@ def test_an_error_is_shown_and_the_last_picture_stays(visit, url):
             with pytest.raises(sempic.SempicError) as refused:
                 sempic.unpack(data)
             error = str(refused.value)
+        assert page.text_content("#toast span").startswith(f"{name}: ")
         assert error in page.text_content("#toast span")
         assert page.text_content("h1") == title
         assert downloaded(page, "#get-sempic") == before
@@ -454,6 +455,41 @@ def test_an_error_is_shown_and_the_last_picture_stays(visit, url):
     assert page.locator("#strip .shot:disabled b").all_text_contents()[:2] == ["Coarse", "Decoded"]
     opened(page, "good.png", png())  # and it goes on
     assert page.text_content("h1").startswith("good.png")
+
+
+def test_a_part_that_is_missing_is_shown_on_neither_side(visit):
+    page = visit()
+    assert (page.input_value("#left"), page.input_value("#right")) == ("labels", "decoded")
+    opened(page, "bare.sempic", stream_of(None, IMAGE))
+    assert (page.input_value("#left"), page.input_value("#right")) == ("coarse", "decoded")
+    assert "labels" not in page.locator("#left option").evaluate_all("all => all.map(o => o.value)")
+    assert page.locator(".layer .frame:empty").count() == 0
+
+
+def test_after_an_error_the_controls_say_what_is_shown(visit):
+    page = visit()
+    opened(page, "photo.png", png())
+
+    def change(which, key, verb):
+        page.route(f"**/{verb}?*", lambda route: route.fulfill(status=502, body="<html>"))
+        page.focus(which)
+        page.keyboard.press(key)
+        wait_until_idle(page)
+        page.unroute(f"**/{verb}?*")
+        assert "answered with status 502" in page.text_content("#toast span")
+
+    change("#option-quality", "End", "encode")
+    assert page.input_value("#option-quality") == "5"
+    change("#option-steps", "End", "decode")
+    assert page.input_value("#option-steps") == "1"
+    page.focus("#option-quality")
+    page.keyboard.press("End")
+    wait_until_idle(page)
+    assert page.input_value("#option-quality") == "9"
+    before = downloaded(page, "#get-sempic")
+    change("#option-quality", "Home", "encode")
+    assert page.input_value("#option-quality") == "9"
+    assert downloaded(page, "#get-sempic") == before
 
 
 def test_scaling_and_lost_transparency_are_shown(visit):
