@@ -385,6 +385,31 @@ def test_a_link_with_impossible_options_opens_with_possible_ones(visit):
     assert page.locator("#strip .shot:disabled").count() == 0
 
 
+def test_a_damaged_link_says_what_to_do(visit):
+    for link, error in (("%%%", "The link is damaged"), ("AAAA", "not a .sempic stream")):
+        page = visit(f"#sempic={link}")
+        assert error in page.text_content("#toast span")
+        assert page.text_content("#lead").startswith("Nothing is shown yet")
+        page.select_option("#scene", "street.sempic")
+        wait_until_idle(page)
+        assert page.text_content("h1").startswith("A street in")
+
+
+def test_only_files_are_asked_to_be_dropped(visit):
+    page = visit()
+    enter = """file => {
+        const dataTransfer = new DataTransfer()
+        if (file) dataTransfer.items.add(new File(["x"], "x.png"))
+        else dataTransfer.setData("text/plain", "x")
+        dispatchEvent(new DragEvent("dragenter", {dataTransfer, cancelable: true}))
+        const shown = !$("drop").hidden
+        dispatchEvent(new DragEvent("dragleave", {dataTransfer}))
+        return shown && $("drop").hidden
+    }"""
+    assert page.evaluate(enter, True)
+    assert not page.evaluate(enter, False)
+
+
 def test_the_skip_link_keeps_the_picture(visit):
     page = visit()
     opened(page, "mine.sempic", stream())
