@@ -385,6 +385,18 @@ def test_a_link_with_impossible_options_opens_with_possible_ones(visit):
     assert page.locator("#strip .shot:disabled").count() == 0
 
 
+def test_a_change_of_quality_that_comes_after_a_sempic_is_ignored(visit):
+    page = visit()
+    opened(page, "photo.png", png())
+    change = "$('option-quality').value = 9; $('option-quality').oninput();"
+    data = list(stream())
+    opens = f"openStream(Uint8Array.from({data}), {{name: 'late.sempic', title: 'late.sempic'}})"
+    page.evaluate(f"{change} source.picture = null; attempt(() => {opens})")
+    wait_until_idle(page)
+    assert page.is_hidden("#toast")
+    assert downloaded(page, "#get-sempic") == stream()
+
+
 def test_a_damaged_link_says_what_to_do(visit):
     for link, error in (("%%%", "The link is damaged"), ("AAAA", "not a .sempic stream")):
         page = visit(f"#sempic={link}")
