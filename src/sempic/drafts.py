@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from sempic import coarse, codec, critical, progress, simplify, texture, windows
 from sempic.codec import Draft
-from sempic.errors import ImageError, InputError, LabelMapError, RateError, warn
+from sempic.errors import ImageError, InputError, LabelMapError, RateError, naming, warn
 from sempic.options import LOSSLESS, QUALITY, UNMAPPED, EncodeOptions
 from sempic.palette import PALETTES, Palette
 from sempic.scene import Image, LabelMap, half_map
@@ -217,7 +217,8 @@ def check_importance(labels: object, palette: Palette, options: EncodeOptions) -
 
     Raises InputError: a class that the palette does not have.
     """
-    simplify.class_weights(palette, options.importance)
+    with naming("importance"):
+        simplify.class_weights(palette, options.importance)
     if isinstance(labels, str):
         warn("importance has no effect: no label map is sent")
     elif (options.found_quality if labels is None else options.label_quality) in (None, LOSSLESS):

@@ -289,7 +289,9 @@ class Models(Options):
         None,
         metavar="SPEC",
     )
-    verifier: str | None = option("an ONNX file of a segmenter, for --check", None, metavar="PATH")
+    verifier: str | None = option(
+        "an ONNX file of a segmenter, for the check of the decoded picture", None, metavar="PATH"
+    )
     prior: str | None = option(
         "a prior of the label coder for maps of its palette (.npz of sempic train label-prior)",
         None,

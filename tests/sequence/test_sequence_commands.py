@@ -190,6 +190,7 @@ def test_invalid_rates_are_refused(capsys, text):
         ("encode photo.png --bitrate 16k", "--bitrate is for videos"),
         ("encode photo.png --fps 5", "--fps is for videos"),
         ("encode text.mp4", "text.mp4: not a video"),
+        ("encode empty.mp4", "empty.mp4: not a video that can be read: the file is empty"),
         ("encode moving.webp --sequence", "can be read: of pictures, only animated GIFs and PNGs"),
         ("encode moving.avif --sequence", "can be read: of pictures, only animated GIFs and PNGs"),
         ("encode none.mp4", "none.mp4: not a video that can be read: No such file"),
@@ -211,6 +212,7 @@ def test_errors_take_one_line(clip, capsys, command, says):
     first, *rest = map(PIL.Image.fromarray, FRAMES)
     first.save("moving.avif", save_all=True, append_images=rest, duration=100)
     (clip / "text.mp4").write_text("no video")
+    (clip / "empty.mp4").touch()
     data = b"".join(sequence.encode(FRAMES[:2], codec=api.Codec()))
     (clip / "drive.sempic").write_bytes(data)
     (clip / "cut.sempic").write_bytes(data[:30])

@@ -84,6 +84,8 @@ def test_pixel_limits_count_the_coded_picture():
     coder = FakeCoder(max_pixels=48 * 64 - 1)
     with pytest.raises(sempic.LimitExceeded, match="max_side takes larger"):
         coder.encode(png(), max_side=None)
+    with pytest.raises(sempic.LimitExceeded, match=r"limit of 383 pixels$"):  # for max_side, too
+        FakeCoder(max_pixels=48 * 64 // 8 - 1).encode(png(), max_side=None)
     with pytest.raises(sempic.LimitExceeded, match="with max_side 64"):
         coder.encode(png(), max_side=64)
     assert sempic.info(coder.encode(png(), max_side=32))["width"] == 32

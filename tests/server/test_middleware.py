@@ -143,6 +143,13 @@ def test_the_request_id_is_in_the_answer_and_in_the_log(client, caplog):
     assert lines[1]["id"] == made.headers["X-Request-ID"]
 
 
+def test_a_long_path_does_not_fill_the_log(client, caplog):
+    caplog.set_level(logging.INFO, "sempic.server")
+    assert client.request("A" * 5000, f"/{'b' * 50_000}").status_code == 404
+    (record,) = (r for r in caplog.records if r.msg == "request")
+    assert len(app.JsonLines().format(record)) < 700
+
+
 def test_metrics_count_requests_by_route_and_status(client):
     client.post("/decode", content=stream())
     client.post("/decode", content=b"")

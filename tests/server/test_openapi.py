@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from standin import LABELS, live, png, stream
+from standin import LABELS, clip, live, png, stream
 
 schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
 import httpx2 as httpx  # noqa: E402
@@ -69,6 +69,25 @@ def test_the_headers_of_answers_are_described():
         ("POST /encode", "200", "X-Receipt"),
         ("POST /compare", "200", "X-Scaled-Down"),
     }
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "body"),
+    [
+        *(("/encode", query, png()) for query in ({}, {"target_bytes": 9000}, {"labels": "none"})),
+        *(("/film", query, clip()) for query in ({}, {"bitrate": "16k"})),
+        *(("/decode", query, stream()) for query in ({}, {"only": "ids"}, {"only": "coarse"})),
+        ("/compare", {"bytes": 900}, png()),
+    ],
+)
+def test_defaults_may_be_sent(url, path, query, body):
+    """A client that is generated from the description sends all of them."""
+    parameters = SCHEMA.raw_schema["paths"][path]["post"]["parameters"]
+    schemas = {p["name"]: p["schema"] for p in parameters}
+    defaults = {name: s["default"] for name, s in schemas.items() if s.get("default") is not None}
+    assert defaults
+    answer = httpx.post(url + path, params=defaults | query, content=body, timeout=60)
+    assert answer.status_code == 200, answer.text
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

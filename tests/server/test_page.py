@@ -385,6 +385,43 @@ def test_a_link_with_impossible_options_opens_with_possible_ones(visit):
     assert page.locator("#strip .shot:disabled").count() == 0
 
 
+def test_a_change_of_quality_that_comes_after_a_sempic_is_ignored(visit):
+    page = visit()
+    opened(page, "photo.png", png())
+    change = "$('option-quality').value = 9; $('option-quality').oninput();"
+    data = list(stream())
+    opens = f"openStream(Uint8Array.from({data}), {{name: 'late.sempic', title: 'late.sempic'}})"
+    page.evaluate(f"{change} source.picture = null; attempt(() => {opens})")
+    wait_until_idle(page)
+    assert page.is_hidden("#toast")
+    assert downloaded(page, "#get-sempic") == stream()
+
+
+def test_a_damaged_link_says_what_to_do(visit):
+    for link, error in (("%%%", "The link is damaged"), ("AAAA", "not a .sempic stream")):
+        page = visit(f"#sempic={link}")
+        assert error in page.text_content("#toast span")
+        assert page.text_content("#lead").startswith("Nothing is shown yet")
+        page.select_option("#scene", "street.sempic")
+        wait_until_idle(page)
+        assert page.text_content("h1").startswith("A street in")
+
+
+def test_only_files_are_asked_to_be_dropped(visit):
+    page = visit()
+    enter = """file => {
+        const dataTransfer = new DataTransfer()
+        if (file) dataTransfer.items.add(new File(["x"], "x.png"))
+        else dataTransfer.setData("text/plain", "x")
+        dispatchEvent(new DragEvent("dragenter", {dataTransfer, cancelable: true}))
+        const shown = !$("drop").hidden
+        dispatchEvent(new DragEvent("dragleave", {dataTransfer}))
+        return shown && $("drop").hidden
+    }"""
+    assert page.evaluate(enter, True)
+    assert not page.evaluate(enter, False)
+
+
 def test_the_skip_link_keeps_the_picture(visit):
     page = visit()
     opened(page, "mine.sempic", stream())
@@ -445,6 +482,7 @@ def test_an_error_is_shown_and_the_last_picture_stays(visit, url):
             with pytest.raises(sempic.SempicError) as refused:
                 sempic.unpack(data)
             error = str(refused.value)
+        assert page.text_content("#toast span").startswith(f"{name}: ")
         assert error in page.text_content("#toast span")
         assert page.text_content("h1") == title
         assert downloaded(page, "#get-sempic") == before
@@ -454,6 +492,41 @@ def test_an_error_is_shown_and_the_last_picture_stays(visit, url):
     assert page.locator("#strip .shot:disabled b").all_text_contents()[:2] == ["Coarse", "Decoded"]
     opened(page, "good.png", png())  # and it goes on
     assert page.text_content("h1").startswith("good.png")
+
+
+def test_a_part_that_is_missing_is_shown_on_neither_side(visit):
+    page = visit()
+    assert (page.input_value("#left"), page.input_value("#right")) == ("labels", "decoded")
+    opened(page, "bare.sempic", stream_of(None, IMAGE))
+    assert (page.input_value("#left"), page.input_value("#right")) == ("coarse", "decoded")
+    assert "labels" not in page.locator("#left option").evaluate_all("all => all.map(o => o.value)")
+    assert page.locator(".layer .frame:empty").count() == 0
+
+
+def test_after_an_error_the_controls_say_what_is_shown(visit):
+    page = visit()
+    opened(page, "photo.png", png())
+
+    def change(which, key, verb):
+        page.route(f"**/{verb}?*", lambda route: route.fulfill(status=502, body="<html>"))
+        page.focus(which)
+        page.keyboard.press(key)
+        wait_until_idle(page)
+        page.unroute(f"**/{verb}?*")
+        assert "answered with status 502" in page.text_content("#toast span")
+
+    change("#option-quality", "End", "encode")
+    assert page.input_value("#option-quality") == "5"
+    change("#option-steps", "End", "decode")
+    assert page.input_value("#option-steps") == "1"
+    page.focus("#option-quality")
+    page.keyboard.press("End")
+    wait_until_idle(page)
+    assert page.input_value("#option-quality") == "9"
+    before = downloaded(page, "#get-sempic")
+    change("#option-quality", "Home", "encode")
+    assert page.input_value("#option-quality") == "9"
+    assert downloaded(page, "#get-sempic") == before
 
 
 def test_scaling_and_lost_transparency_are_shown(visit):

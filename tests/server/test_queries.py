@@ -26,11 +26,31 @@ def test_wrong_query_parameters_are_named(client):
         ({"quality": 0}, "quality: "),
         ({"label_quality": 9}, "label_quality: Input should be less than or equal to 5, or Input"),
         ({"label_quality": 9}, "should be 'lossless'"),
+        ({"keep": "ghost"}, "keep: class 'ghost' is not one of palette camvid: sky, "),
+        ({"imagine": "ghost"}, "imagine: class 'ghost' is not one of palette camvid: sky, "),
+        ({"importance": "ghost=2"}, "importance: palette camvid has no class 'ghost'"),
         ({"importance": "car:2"}, "importance: 'car:2' is not NAME=NUMBER"),
-        ({"check_budget": 0.1}, "check_budget is for check"),
+        ({"check_budget": 0.1}, "check_budget needs check, which is off"),
     ):
         refused(client.post("/encode", params=query, content=png()), 422, "InputError", message)
     refused(client.post("/encode", params={"target_bpp": "nan"}, content=png()), 422, "InputError")
+
+
+def test_contradictions_are_refused_as_on_the_command_line(client):
+    both = "exclude each other"
+    for path, query, body, part in (
+        ("/encode", "quality=6&target_bpp=3", png(), f"quality and target_bpp {both}"),
+        ("/encode", "target_bytes=900&quality=6", png(), f"quality and target_bytes {both}"),
+        ("/film", "quality=6&bitrate=16k", b"", f"quality and bitrate {both}"),
+        ("/decode", "only=labels&steps=2", stream(), "steps: for the receiver, which only=labels"),
+        ("/decode", "only=ids&format=webp", stream(), "format: ids are a png, not webp"),
+    ):
+        refused(client.post(f"{path}?{query}", content=body), 422, "InputError", part)
+
+
+def test_descriptions_name_no_flag_of_the_command_line():
+    for kind in (queries.Encoding, queries.Decoding, queries.Filming, queries.Comparison):
+        assert "--" not in str(kind.model_json_schema())
 
 
 def test_an_option_given_twice_is_refused_unless_it_is_a_list(client):

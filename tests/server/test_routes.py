@@ -160,6 +160,7 @@ def test_a_clip_becomes_a_sequence_and_an_animation(client):
 def test_unusable_and_large_clips_are_refused(client):
     for junk in (png(), b"#EXTM3U\nfile:///etc/passwd\n", b"ffconcat version 1.0\nfile x.mp4\n"):
         refused(client.post("/film", content=junk), 422, "InputError", "the clip: not a video")
+    refused(client.post("/film"), 422, "InputError", "can be read: the file is empty")
     refused(client.post("/film", content=clip()[:200]), 422, "InputError", "the clip")
     large = clip(264, 256, 2)
     refused(client.post("/film", content=large), 413, "LimitExceeded", "264×256")

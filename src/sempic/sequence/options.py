@@ -68,7 +68,7 @@ class SequenceOptions(SenderOptions):
     )
     segment_every: int | None = option(
         "run the segmenter on every Nth frame, and move its labels along in between; default: "
-        "about three times a second, or on each frame if --label-quality is lossless",
+        "about three times a second, or on each frame for lossless label maps",
         None,
         low=1,
         metavar="N",

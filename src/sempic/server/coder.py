@@ -184,7 +184,8 @@ class Coder:
         width, height = pictures.peek(data)
         limit = self._max_pixels * (1 if max_side is None else SHRINK)
         if width * height > limit:
-            hint = "; max_side takes larger ones" if max_side is None else ""
+            fits = max_side is None and width * height <= limit * SHRINK
+            hint = "; max_side takes larger ones" if fits else ""
             raise LimitExceeded(f"{width}×{height} is more than the limit of {limit} pixels{hint}")
         if max_side is not None and width * height > self._max_pixels:
             scale = min(1, max_side / max(width, height))

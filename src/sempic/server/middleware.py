@@ -59,6 +59,8 @@ class Metrics:
 METHODS = "GET", "HEAD", "POST"
 """Methods that metrics name; a client may send any word as a method."""
 _FULL = "the queue is full: larger bodies wait than fit into memory"
+SHOWN = 200
+"""Most characters of a method and of a path in the log; a client may send 64 kB."""
 LINGER = 5.0
 """Most seconds in which the rest of a body is dropped after an early answer. A connection that is
 closed while its client sends is reset, and a reset can cost the client the answer."""
@@ -139,8 +141,8 @@ class RequestMiddleware:
             self._metrics.latency.labels(route).observe(seconds)
             fields = {
                 "id": request_id,
-                "method": method,
-                "path": scope["path"],
+                "method": method[:SHOWN],
+                "path": scope["path"][:SHOWN],
                 "status": status,
                 "seconds": round(seconds, 4),
                 "bytes_in": size_in,

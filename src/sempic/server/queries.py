@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, Json, create_model
 
 from sempic import fields
-from sempic.errors import naming
+from sempic.errors import InputError, naming
 from sempic.options import DecodeOptions, EncodeOptions
 from sempic.palette import PALETTES
 from sempic.sequence import SequenceOptions
@@ -28,6 +28,9 @@ _NARROWER: dict[str, dict[str, Any]] = {
     "max_side": {"le": 65535},
 }
 """Limits of the server where the options have none or wider ones."""
+
+_RATES = "quality", "target_bpp", "target_bytes", "bitrate"
+"""Options that exclude each other."""
 
 
 def _parameters(kind: Any) -> dict[str, Any]:
@@ -92,10 +95,18 @@ LISTS = {
 """Options that may be given several times."""
 
 
+def changed(query: BaseModel) -> set[str]:
+    """The options whose values are not their defaults. Only they can contradict others, since
+    clients that are generated from OpenAPI send all defaults."""
+    return set(query.model_dump(exclude_defaults=True))
+
+
 def from_query(query: BaseModel, kind: Any) -> dict[str, Any]:
     """Keywords for an options dataclass: its fields that the query sets. Raises InputError."""
     kinds = fields.hints(kind)
     values = query.model_dump(include=set(kinds), exclude_unset=True)
+    if len(rates := [name for name in _RATES if name in changed(query)]) > 1:
+        raise InputError(f"{' and '.join(rates)} exclude each other")
     for name, value in values.items():
         with naming(name):
             values[name] = fields.read(kinds[name], value)

@@ -36,6 +36,7 @@ from sempic.server.queries import (
     Encoding,
     Filming,
     NoOptions,
+    changed,
     from_query,
 )
 
@@ -202,8 +203,6 @@ async def info(request: Request, _: _NoQuery) -> dict[str, Any]:
 async def encode(request: Request, options: Annotated[Encoding, Query()]) -> Response:
     chosen = from_query(options, EncodeOptions)
     chosen |= options.model_dump(include={"labels"}, exclude_none=True)
-    if "check_budget" in chosen and not options.check:
-        raise InputError("check_budget is for check")
     done = await _run(request, "encode", await _body(request), **chosen)
     response = _answer(done, done.value, kind=SEMPIC)
     if options.check:
@@ -226,10 +225,16 @@ async def film(request: Request, options: Annotated[Filming, Query()]) -> Respon
     gives=["image/png", "image/webp", "image/jpeg"],
 )
 async def decode(request: Request, options: Annotated[Decoding, Query()]) -> Response:
-    format = "png" if options.only == "ids" else options.format
+    format = options.format
+    if options.only == "ids" and format != "png":
+        raise InputError(f"format: ids are a png, not {format}")
     chosen = from_query(options, DecodeOptions)
-    for name in chosen.keys() - set(request.app.state.controls):
-        raise InputError(f"this server's receiver has no {name}")
+    for name in chosen.keys() & changed(options):
+        if options.only:
+            raise InputError(f"{name}: for the receiver, which only={options.only} leaves out")
+        if name not in request.app.state.controls:
+            raise InputError(f"this server's receiver has no {name}")
+    chosen = {name: chosen[name] for name in chosen if name in request.app.state.controls}
     how = {"only": options.only, "format": format, "synthesis": chosen}
     done = await _run(request, "decode", await _body(request), **how)
     return _answer(done, done.value, kind=f"image/{format}")

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sempic import checks
-from sempic.errors import InputError
+from sempic.errors import InputError, naming
 from sempic.palette import Palette, alike
 from sempic.scene import LabelMap
 from sempic.windows.layout import Cells, touched
@@ -72,9 +72,12 @@ def imagined(labels: LabelMap, palette: Palette, classes: Collection[str]) -> Ce
 
 def check_apart(keep: Collection[str], imagine: Collection[str], palette: Palette) -> None:
     """Raises InputError: a class that the palette does not have, or one to keep and to imagine."""
-    never = _imagined_numbers(imagine, palette)
-    for name in keep:
-        if numbers([name], palette)[0] in never:
+    with naming("imagine"):
+        never = _imagined_numbers(imagine, palette)
+    with naming("keep"):
+        found = numbers(keep, palette)
+    for name, number in zip(keep, found, strict=True):
+        if number in never:
             raise InputError(f"class {name!r} cannot be kept and imagined at once")
 
 

@@ -53,6 +53,8 @@ class Input:
                 why = "it is broken, or of a kind that is not read here"
                 if os.path.splitext(name)[1].lower() in pictures.SUFFIXES:
                     why = _OF_PICTURES
+            if data == b"" or (data is None and os.path.isfile(name) and not os.path.getsize(name)):
+                why = "the file is empty"
             raise InputError(f"{name}: not a video that can be read: {why}") from None
 
     def _open(self, name: str, data: bytes | None, rate: Fraction | None) -> Any:
