@@ -35,19 +35,19 @@ class Session:
         self._path = path.absolute()
         self._shown = path
         self._inner: dict[int, Any] = {}
+        """By the number of threads in `workers`; 0: elsewhere."""
         self.inner()
         _sessions.add(self)
 
     def inner(self) -> Any:
-        """onnxruntime's session in this process, for the number of threads that this thread may
-        use."""
-        limit = processes.cores() if processes.quota() else 0
-        count = getattr(_worker, "threads", None) or threads() or limit
-        if count not in self._inner:
+        """onnxruntime's session in this process: that of all cores, or that of a thread of
+        `workers`."""
+        share = getattr(_worker, "threads", 0)
+        if share not in self._inner:
             with _lock():
-                if count not in self._inner:
-                    self._inner[count] = _start(self._path, self._shown, count)
-        return self._inner[count]
+                if share not in self._inner:
+                    self._inner[share] = _start(self._path, self._shown, share or _usual())
+        return self._inner[share]
 
     def leave(self) -> None:
         """In a child process: forgets the inherited sessions without freeing them."""
@@ -98,6 +98,11 @@ def threads() -> int:
     return int(given)
 
 
+def _usual() -> int:
+    """Threads per network outside `workers`; 0: as many as ONNX Runtime takes, one per core."""
+    return threads() or (processes.cores() if processes.quota() else 0)
+
+
 def cores() -> int:
     """The cores that networks may use. Raises InputError as `threads`."""
     return threads() or processes.cores()
@@ -146,7 +151,7 @@ def workers(count: int) -> Iterator[Callable[[Callable[[], _T]], Callable[[], _T
 
 
 def _start(path: Path, shown: Path, count: int) -> Any:
-    """count: threads; 0: as many as ONNX Runtime takes, one per core."""
+    """count: threads, as of `_usual`."""
     import onnxruntime as ort
 
     if not path.is_file():

@@ -232,10 +232,10 @@ def _best_quality(picture: PIL.Image.Image, codec: str, budget: int) -> bytes | 
 
     @functools.cache
     def coded(quality: int) -> bytes:
-        out = io.BytesIO()
         options = {"optimize": True} if codec == "jpeg" else {"speed": 6, "max_threads": 1}
-        picture.save(out, codec.upper(), quality=quality, subsampling="4:2:0", **options)
-        return out.getvalue()
+        return pictures.saved(
+            picture, codec.upper(), quality=quality, subsampling="4:2:0", **options
+        )
 
     try:
         fit = bisect.bisect_right(range(96), budget, key=lambda quality: len(coded(quality)))

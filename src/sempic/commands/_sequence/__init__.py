@@ -166,6 +166,7 @@ def _moments(name: str, unpacker: Unpacker, read: Summary) -> Iterator[Moment | 
     for piece in sources.read_pieces(name):
         if not piece:
             yield None
+            continue
         with naming(Path(name)):
             read.feed(piece)
             yield from unpacker.feed(piece)

@@ -306,19 +306,17 @@ def open_segmenter(path: Path, classes: Taxonomy) -> Segmenter:
 def _packed(sample: Sample) -> dict[str, bytes]:
     """The files of a sample, by their names after the sample's number."""
 
-    def encoded(array: np.ndarray, **how: Any) -> bytes:
-        buffer = io.BytesIO()
-        PIL.Image.fromarray(array).save(buffer, **how)
-        return buffer.getvalue()
+    def encoded(array: np.ndarray, format: str, **how: Any) -> bytes:
+        return pictures.saved(PIL.Image.fromarray(array), format, **how)
 
     said = {
         "source": sample.source, "name": sample.name, "judged": sample.judged,
         "textures": sample.textures,
     }  # fmt: skip
-    image = encoded(sample.image, format="WEBP", lossless=True, quality=20, method=1)
+    image = encoded(sample.image, "WEBP", lossless=True, quality=20, method=1)
     packed = {"json": json.dumps(said).encode(), "image.webp": image}
     for stem, arrays in (("map", sample.maps), ("coarse", sample.coarse)):
-        packed |= {f"{stem}{i}.png": encoded(a, format="PNG") for i, a in enumerate(arrays)}
+        packed |= {f"{stem}{i}.png": encoded(a, "PNG") for i, a in enumerate(arrays)}
     return packed
 
 
