@@ -88,4 +88,5 @@ def test_a_file_of_the_same_name_with_another_content_is_another_run(tmp_path):
         assert fixed(tmp_path, **{name: other}) != fixed(tmp_path)
     run = {"out": tmp_path, "steps": 1, "data": ("x",)}
     assert SegmenterOptions(**run, init=a).fixed() != SegmenterOptions(**run).fixed()
-    assert SegmenterOptions(**run, teacher=a).fixed() != SegmenterOptions(**run, teacher=b).fixed()
+    one, other = (SegmenterOptions(**run, teacher=(path,)) for path in (a, b))
+    assert one.fixed() != other.fixed()

@@ -147,10 +147,10 @@ class SegmenterOptions(RunOptions):
         "factor by which small pictures are enlarged before segmentation", ENLARGE, above=0
     )
     judged: int = option("validation pictures of each source; 0 for all", 20, low=0)
-    teacher: Path | None = option(
-        "larger segmenter.safetensors of the same classes, whose class probabilities are training "
-        "targets, too",
-        None,
+    teacher: tuple[Path, ...] = option(
+        "segmenter.safetensors of the same classes, whose class probabilities are training "
+        "targets, too; of several, their mean",
+        (),
     )
 
     def __post_init__(self) -> None:

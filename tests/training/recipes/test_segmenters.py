@@ -57,11 +57,16 @@ def test_unknown_pixels_have_no_gradient():
     assert touched[0, 0, 0]
 
 
+def class_weights(known):
+    found = segmenter.frequencies([Pictures("a", 1, [known], [known])], NINETEEN)
+    return segmenter.class_weights(found, NINETEEN)
+
+
 def test_rare_and_important_classes_weigh_more():
     known = np.zeros((10, 10), np.uint8)
     known[0, 0] = CITYSCAPES.classes.index("person")
     known[:, 5] = CITYSCAPES.classes.index("building")
-    weights = segmenter.class_weights([Pictures("a", 1, [known], [known])], NINETEEN)
+    weights = class_weights(known)
     person = weights[CITYSCAPES.classes.index("person")]
     assert weights[0] < weights[CITYSCAPES.classes.index("building")] <= person
     assert weights.max() == pytest.approx(segmenter.HEAVIEST * 1.5)
@@ -69,7 +74,7 @@ def test_rare_and_important_classes_weigh_more():
 
 def test_maps_of_groups_alone_weigh_all_classes_alike():
     known = np.full((4, 4), GROUP + CAMVID.classes.index("car"), np.uint8)
-    weights = segmenter.class_weights([Pictures("a", 1, [known], [known])], NINETEEN)
+    weights = class_weights(known)
     assert set(weights / weights[0]) == {1, 1.125, 1.5}  # the importances
 
 
@@ -88,18 +93,28 @@ def test_a_validation_without_a_labelled_pixel_has_no_scores(tmp_path):
     assert validation.scores(SegmentationNet(SegmenterConfig(width=16)).eval()) == {}
 
 
-def test_each_cityscapes_logit_begins_as_its_camvid_group(tmp_path):
+def test_camvid_classes_keep_their_probabilities_in_a_grown_head(tmp_path):
+    """Equal logits for car, truck, bus and train would make a car four times as likely, and each of
+    the four unlikely."""
     torch.manual_seed(0)
     given = SegmentationNet(SegmenterConfig(classes=11, width=16)).eval()
     network = SegmentationNet(SegmenterConfig(width=16)).eval()
-    segmenter.grow_head(network, given, tmp_path)
     x = torch.rand(1, 3, 32, 32)
-    with torch.no_grad():
-        eleven, nineteen = given(x), network(x)
-    for name, group in (("bus", "car"), ("rider", "bicyclist"), ("sky", "sky")):
-        torch.testing.assert_close(
-            nineteen[:, CITYSCAPES.classes.index(name)], eleven[:, CAMVID.classes.index(group)]
-        )
+    common = np.ones(19)
+    common[CITYSCAPES.classes.index("car")] = 17
+    for frequency, share in ((None, 0.25), (common, 0.85)):
+        segmenter.grow_head(network, given, tmp_path, frequency)
+        with torch.no_grad():
+            eleven, nineteen = given(x).softmax(1), network(x).softmax(1)
+        for group, names in (
+            ("car", ("car", "truck", "bus", "train")), ("sky", ("sky",)),
+            ("bicyclist", ("rider", "bicycle", "motorcycle")),
+        ):  # fmt: skip
+            parts = nineteen[:, [CITYSCAPES.classes.index(name) for name in names]]
+            whole = eleven[:, CAMVID.classes.index(group)]
+            torch.testing.assert_close(parts.sum(1), whole)
+            if group == "car":
+                torch.testing.assert_close(parts[:, 0], share * whole)
     with pytest.raises(ModelError, match="another backbone"):
         segmenter.grow_head(SegmentationNet(SegmenterConfig(width=24)), given, tmp_path)
 
@@ -131,7 +146,10 @@ def test_a_segmenter_trains_resumes_and_is_exported(tmp_path, capsys):
     assert "road" in lines[-1]
     names = {p.name for p in (tmp_path / "out").iterdir()}
     assert names == {"segmenter.safetensors", "segmenter.onnx", "log.jsonl"}
-    assert run(1, "--init", tmp_path / "out/segmenter.safetensors", out="again") == 0
+    exported = tmp_path / "out/segmenter.safetensors"
+    assert run(1, "--init", exported, "--teacher", exported, exported, out="again") == 0
+    first = json.loads((tmp_path / "again/log.jsonl").read_text().splitlines()[0])
+    assert first["teacher"] >= 0
 
 
 def test_maps_without_a_known_pixel_are_refused(tmp_path, capsys):
@@ -143,7 +161,8 @@ def test_maps_without_a_known_pixel_are_refused(tmp_path, capsys):
     with pytest.raises(InputError, match="no pixel of a map is of any class of camvid"):
         segmenter.Segmenter(given, torch.device("cpu"))
     assert "nothing is validated" in capsys.readouterr().out
-    for name in ("init", "teacher"):  # before the pictures
-        wrong = dataclasses.replace(given, data=("absent",), **{name: tmp_path / "x.safetensors"})
+    absent = tmp_path / "x.safetensors"
+    for networks in ({"init": absent}, {"teacher": (absent,)}):  # before the pictures
+        wrong = dataclasses.replace(given, data=("absent",), **networks)
         with pytest.raises(ModelError, match=r"x\.safetensors: cannot read"):
             segmenter.Segmenter(wrong, torch.device("cpu"))

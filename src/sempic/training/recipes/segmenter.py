@@ -81,14 +81,19 @@ def soft_jaccard(logits: Tensor, known: Tensor) -> Tensor:
     return (lost * present).sum() / present.sum().clamp_min(1)
 
 
-def class_weights(sources: Sequence[Pictures], classes: Taxonomy) -> npt.NDArray[np.float32]:
-    """Weights, float32 (C,): (median frequency / frequency)^¼ up to HEAVIEST, times importance."""
-    frequency = np.zeros(classes.classes)
+def frequencies(sources: Sequence[Pictures], classes: Taxonomy) -> npt.NDArray[np.float64]:
+    """Share of each class among the pixels of exact class, (C,), sources by their shares."""
+    total = np.zeros(classes.classes)
     for source in sources:
         counts = np.zeros(classes.classes)
         for known in source.known:
             counts += np.bincount(known.ravel(), minlength=256)[: classes.classes]
-        frequency += source.share * counts / max(1, counts.sum())
+        total += source.share * counts / max(1, counts.sum())
+    return total
+
+
+def class_weights(frequency: npt.NDArray[np.float64], classes: Taxonomy) -> npt.NDArray[np.float32]:
+    """Weights, float32 (C,): (median frequency / frequency)^¼ up to HEAVIEST, times importance."""
     median = np.median(frequency[frequency > 0]) if frequency.any() else 1.0
     weights = np.minimum((median / np.maximum(frequency, 1e-6)) ** 0.25, HEAVIEST)
     for name, factor in classes.importance.items():
@@ -96,20 +101,29 @@ def class_weights(sources: Sequence[Pictures], classes: Taxonomy) -> npt.NDArray
     return weights.astype(np.float32)
 
 
-def grow_head(network: SegmentationNet, given: SegmentationNet, path: Path) -> None:
+def grow_head(
+    network: SegmentationNet,
+    given: SegmentationNet,
+    path: Path,
+    frequency: npt.NDArray[np.float64] | None = None,
+) -> None:
     """Copy the weights of the segmenter `given`, read from `path`, into `network`.
 
-    From CamVid's to Cityscapes' classes, each class starts as the CamVid class that contains it;
-    for other differences of classes the last layer is not copied. Raises ModelError for another
-    backbone or width.
+    From CamVid's to Cityscapes' classes, each class begins as a share of the CamVid class that
+    contains it, in proportion to its frequency, (C,); None: in equal shares. So all CamVid classes
+    keep their probabilities. For other differences of classes the last layer is not copied. Raises
+    ModelError for another backbone or width.
     """
     state, classes = given.state_dict(), network.config.classes
     last = f"head.{len(network.head) - 1}."
     before, after = palette_of(given), palette_of(network)
     if (before, after) == (CAMVID, CITYSCAPES):
-        merged = translate(np.arange(classes, dtype=np.uint8), CITYSCAPES.id, CAMVID.id)
-        order = torch.from_numpy(merged.astype(np.int64))
-        state = {**state, **{last + k: state[last + k][order] for k in ("weight", "bias")}}
+        order = translate(np.arange(classes, dtype=np.uint8), CITYSCAPES.id, CAMVID.id)
+        frequency = np.ones(classes) if frequency is None else np.maximum(frequency, 1e-6)
+        share = frequency / np.bincount(order, frequency)[order]
+        rows = torch.from_numpy(order.astype(np.int64))
+        state = {**state, **{last + k: state[last + k][rows] for k in ("weight", "bias")}}
+        state[last + "bias"] += torch.from_numpy(np.log(share)).to(state[last + "bias"])
     elif given.config.classes != classes or (
         before is not None and after is not None and before.classes != after.classes
     ):
@@ -178,7 +192,7 @@ class Segmenter(OwnRecipe):
         super().__init__(options, device, taxonomy.load(options.classes))
         self.config = SegmenterConfig(backbone=options.backbone, classes=self.taxonomy.classes)
         begin = options.init and load_segmenter(options.init)
-        self.teacher = self._load_teacher(options.teacher)
+        self.teachers = [self._load_teacher(path) for path in options.teacher]
         opened = open_sources(options.data, self.taxonomy)
         val = [i for s in opened for i in spread(s.val, options.judged)]
         self.validation = Validation(val, self.taxonomy, options.enlarge)
@@ -193,7 +207,8 @@ class Segmenter(OwnRecipe):
                 f"{', '.join(options.data)}: no pixel of a map is of any class of "
                 f"{self.taxonomy.palette.name}"
             )
-        weights = class_weights(sources, self.taxonomy)
+        frequency = frequencies(sources, self.taxonomy)
+        weights = class_weights(frequency, self.taxonomy)
         print("pictures:", ", ".join(f"{s.name} {len(s.images)}" for s in sources))
         named = zip(self.taxonomy.palette.classes, weights, strict=False)
         print("class weights:", ", ".join(f"{n} {w:.2f}" for n, w in named), flush=True)
@@ -205,7 +220,7 @@ class Segmenter(OwnRecipe):
         network = SegmentationNet(self.config)
         network.palette = self.taxonomy.palette
         if options.init and begin:
-            grow_head(network, begin, options.init)
+            grow_head(network, begin, options.init, frequency)
         else:
             network.backbone.load_state_dict(imagenet(options.backbone).state_dict())
         if device.type == "cpu":
@@ -226,10 +241,8 @@ class Segmenter(OwnRecipe):
         )
         self.optimizers = {"network": self.optimizer}
 
-    def _load_teacher(self, path: Path | None) -> nn.Module | None:
+    def _load_teacher(self, path: Path) -> nn.Module:
         """Raises ModelError for a teacher of other classes."""
-        if path is None:
-            return None
         teacher = load_segmenter(path).requires_grad_(False)
         if why := self.taxonomy.palette.unlike(teacher.config.classes, palette_of(teacher)):
             raise ModelError(f"{path} knows {why}")
@@ -245,16 +258,28 @@ class Segmenter(OwnRecipe):
         logits = double(answer)
         likelihood = cross_entropy(logits, known, self.groups, self.weight)
         parts = {"likelihood": likelihood, "jaccard": soft_jaccard(logits, known)}
-        if self.teacher is not None:
-            with torch.no_grad(), autocast(self.device):
-                # The teacher sees the same degraded crop: a consistent teacher is better than one
-                # that sees the clean picture (Beyer et al., "Knowledge distillation: a good
-                # teacher is patient and consistent", 2022).
-                target = self.teacher(x).float().softmax(1)
-            parts["teacher"] = divergence(answer.log_softmax(1), target).mean()
+        if self.teachers:
+            parts["teacher"] = divergence(answer.log_softmax(1), self._taught(x)).mean()
         loss = torch.stack(list(parts.values())).sum()
         norm = self.optimizer.minimise(loss)
         return {"loss": loss, **parts, "norm": norm}
+
+    @torch.no_grad()
+    def _taught(self, x: Tensor) -> Tensor:
+        """The teachers' mean probabilities, (B, C, H / 2, W / 2), of crops and of their mirror
+        images.
+
+        Teachers see the same degraded crops: a consistent teacher is better than one that sees the
+        clean picture (Beyer et al., "Knowledge distillation: a good teacher is patient and
+        consistent", 2022).
+        """
+        total = torch.zeros((), device=self.device)
+        for teacher in self.teachers:
+            for mirrored in (False, True):
+                with autocast(self.device):
+                    answer = teacher(x.flip(3) if mirrored else x).float().softmax(1)
+                total = total + (answer.flip(3) if mirrored else answer)
+        return total / (2 * len(self.teachers))
 
     def validate(self, state: dict[str, Tensor], sheet: Path) -> dict[str, float]:
         return self.validation.scores(self.averaged(state))
