@@ -1,5 +1,8 @@
+import contextlib
 import dataclasses
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -92,6 +95,23 @@ def test_a_custom_palette(tmp_path):
     assert toys.identity == "toys#" + toys.identity[-8:]
     with pytest.raises(InputError, match="another palette called toys"):
         palette.own("toys", [("table", (0, 0, 0)), ("ball", (0, 0, 0))])
+
+
+def test_threads_register_palettes_of_different_ids(monkeypatch):
+    together, make = threading.Barrier(2), palette._palette
+
+    def slow(*arguments, **keywords):  # both threads have chosen an id before either registers it
+        with contextlib.suppress(threading.BrokenBarrierError):
+            together.wait(0.1)
+        return make(*arguments, **keywords)
+
+    monkeypatch.setattr(palette, "_palette", slow)
+    with ThreadPoolExecutor(2) as threads:
+        one, other = threads.map(
+            lambda name: palette.own(name, [("a", (0, 0, 0))]), ("first", "second")
+        )
+    assert one.id != other.id
+    assert (PALETTES[one.id], PALETTES[other.id]) == (one, other)
 
 
 @pytest.mark.parametrize(

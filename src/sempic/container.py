@@ -193,7 +193,7 @@ def _content(
         own = found.pop("palette").decode("utf-8", "replace")
         if not IDENTITY.fullmatch(own):
             raise CorruptStream("the palette chunk names no palette")
-        palette = next((p.id for p in PALETTES.values() if p.identity == own), palette)
+        palette = next((p.id for p in tuple(PALETTES.values()) if p.identity == own), palette)
     return Container(
         width=width,
         height=height,

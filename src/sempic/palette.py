@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from sempic import processes
 from sempic.checks import one_of, whole
 from sempic.errors import JSON_FAULTS, InputError, LabelMapError, naming, refused
 from sempic.scene import Image, LabelMap
@@ -27,6 +28,7 @@ OWN = 256
 _Result = TypeVar("_Result")
 IDENTITY = re.compile(r"[\w-]{1,32}#[0-9a-f]{8}")
 _NAME = re.compile(r"[\w-]{1,32}")
+_lock = processes.ForkSafeLock()
 _KEYS = ("name", "colour", "rare", "importance")
 """Keys of a class in a palette file."""
 MOST = 126
@@ -333,12 +335,13 @@ def own(name: str, classes: list[tuple[str, Colour]]) -> Palette:
             raise InputError(f"palette {name}: class {title!r} is not a line of text")
         if title == "void" or titles.count(title) > 1:
             raise InputError(f"palette {name}: class {title!r} is void, or occurs twice")
-    known = BY_NAME.get(name)
-    number = max(OWN, max(PALETTES) + 1) if known is None else known.id
-    palette = _palette(number, name, len(classes), *classes, ("void", (0, 0, 0)))
-    if known is not None and (known.id < OWN or known.identity != palette.identity):
-        raise InputError(f"there is another palette called {name}: choose another name")
-    PALETTES[number] = BY_NAME[name] = palette
+    with _lock():  # of several threads, each takes a number of its own
+        known = BY_NAME.get(name)
+        number = max(OWN, max(PALETTES) + 1) if known is None else known.id
+        palette = _palette(number, name, len(classes), *classes, ("void", (0, 0, 0)))
+        if known is not None and (known.id < OWN or known.identity != palette.identity):
+            raise InputError(f"there is another palette called {name}: choose another name")
+        PALETTES[number] = BY_NAME[name] = palette
     return palette
 
 

@@ -409,7 +409,7 @@ class Unpacker:
         if self.head is not None:
             raise CorruptStream(f"a second head differs from the first: {stream.JOINED}")
         check_head(head, self._limit)
-        custom = (p.id for p in PALETTES.values() if p.identity == head.own)
+        custom = (p.id for p in tuple(PALETTES.values()) if p.identity == head.own)
         self._palette = next(custom, head.palette)
         small = (-(-side // head.factor) for side in (head.width, head.height))
         self._decoder = moving.Decoder(
