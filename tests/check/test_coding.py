@@ -110,6 +110,13 @@ def test_a_check_sends_lost_objects_and_writes_a_receipt(codec):
     assert len(frugal) < len(stream)
 
 
+def test_regions_too_large_for_windows_are_not_sent(codec, monkeypatch):
+    monkeypatch.setattr(windows, "MAX_SIDE", 24)  # the car is 32 pixels high
+    stream = codec.encode(IMAGE, labels=LABELS, check=True, check_budget=5.0)
+    assert shown(stream) == []
+    assert sempic.info(stream)["receipt"]["all"]["lost"] == 1
+
+
 def test_a_checked_stream_stays_within_the_target(codec):
     with pytest.warns(sempic.SempicWarning, match="quality 9, the finest, takes 0.3"):
         stream = codec.encode(IMAGE, labels=LABELS, check=True, target_bpp=0.4)

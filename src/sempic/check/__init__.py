@@ -8,6 +8,7 @@ verifier's final counts travel in the stream as a receipt.
 from __future__ import annotations
 
 import bisect
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from sempic import container, critical, windows
 from sempic.check.objects import compare, ids, mask, regions, within
 from sempic.codec import Draft, check_prediction
 from sempic.critical import BUDGET, GROUPS, Groups, Receipt, Table
+from sempic.errors import InputError
 from sempic.palette import PALETTES, by_id
 from sempic.scene import Image, LabelMap, Probabilities, Scene
 from sempic.windows import choice, layout
@@ -183,12 +185,11 @@ def _within_budget(
         estimate = bisect.bisect_right(area, (room + already) / rate) - 1
         count = min(max(estimate, low + 1), high)
         places = layout.rectangles(unions[count])
-        fits = 0 < len(places) <= layout.MOST
-        if fits:
+        payload = None
+        with contextlib.suppress(InputError):  # too many windows, or too large an atlas
             payload = windows.encode(picture, places, planes, qp=qp)
             rate = len(payload) / area[count]
-            fits = len(payload) + CHUNK - already <= room
-        if fits:
+        if payload is not None and len(payload) + CHUNK - already <= room:
             low, best = count, payload
         else:
             high = count - 1

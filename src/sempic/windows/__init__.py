@@ -84,12 +84,11 @@ def decode(payload: bytes, width: int, height: int, coarse: Coarse | None) -> tu
     atlas = opened.decode()
     if atlas.chroma != "444":
         raise CorruptStream("the windows' atlas is not 4:4:4")
-    differences = np.stack((atlas.y, atlas.cb, atlas.cr)).astype(np.int64)
+    differences = np.stack((atlas.y, atlas.cb, atlas.cr))
     found = []
     for place, spot in zip(places, spots, strict=True):
-        planes = (
-            differences[(slice(None), *spot.pixels)] - _MIDDLE + _base(coarse, width, height, place)
-        )
+        part = differences[(slice(None), *spot.pixels)].astype(np.int64)
+        planes = part - _MIDDLE + _base(coarse, width, height, place)
         y, cb, cr = np.clip(planes, 0, 255).astype(np.uint8)
         x, top = place.x * CELL, place.y * CELL
         shown = to_rgb(Coarse(y=y, cb=cb, cr=cr))[: height - top, : width - x]
