@@ -380,6 +380,10 @@ def test_the_first_frame_of_an_animation_is_read():
         data = saved(frames[0], format, save_all=True, append_images=frames[1:], **options)
         with pytest.warns(SempicWarning, match="the first is taken"):
             assert pictures.read(data)[0, 0].tolist() == [255, 0, 0]
+        picture = PIL.Image.open(io.BytesIO(data))
+        picture.seek(1)
+        with pytest.warns(SempicWarning, match="number 2 is taken"):
+            assert pictures.to_rgb(picture)[0, 0].tolist() == [0, 0, 255]
 
 
 def test_heic_is_refused_with_a_remedy():

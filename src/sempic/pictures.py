@@ -83,7 +83,7 @@ def read_labels(data: bytes, palette: Palette = CAMVID) -> LabelMap:
     Raises LabelMapError: not a picture, not grey or palette, ids above 255, a format that does not
     keep ids exactly, or colours that contradict the indices.
     """
-    picture = _open(_checked(data, LabelMapError), LabelMapError)
+    picture = _open(data, LabelMapError)
     if picture.format not in _EXACT or picture.info.get("compression") in ("jpeg", "webp"):
         raise LabelMapError(
             f"{picture.format} files (this one has mode {picture.mode}) do not keep ids exactly; "
@@ -111,7 +111,7 @@ def palette_of(data: bytes) -> Palette:
 
     Raises LabelMapError: not a picture, or damaged.
     """
-    picture = _open(_checked(data, LabelMapError), LabelMapError)
+    picture = _open(data, LabelMapError)
     _load(picture, LabelMapError)
     colours = (picture.mode == "P" and picture.getpalette("RGB")) or []
     listed = {tuple(colours[i : i + 3]) for i in range(0, len(colours) - 2, 3)}
@@ -152,8 +152,9 @@ def to_rgb(picture: PIL.Image.Image | npt.NDArray[np.uint8]) -> Image:
     """A picture as uint8 (H, W, 3) in sRGB.
 
     Applies EXIF rotation, converts from the embedded colour profile to sRGB, lays transparency over
-    white, scales 16-bit grey by 255/65535, and takes the first frame of an animation. Warns
-    (SempicWarning) of lost frames and lost transparency. An array must be uint8 (H, W, 3).
+    white, scales 16-bit grey by 255/65535, and takes the current frame of an animation: of a file
+    the first. Warns (SempicWarning) of lost frames and lost transparency. An array must be uint8
+    (H, W, 3).
 
     Raises ImageError: another type or shape, sides outside 1…65535, more than 2^26 pixels, samples
     without a defined range (32-bit or signed integers, floats), the preview in a raw photograph, or
@@ -175,7 +176,7 @@ def to_rgb(picture: PIL.Image.Image | npt.NDArray[np.uint8]) -> Image:
     clear = _transparent(picture)
     _load(picture, ImageError)
     turn, profile = _turn(picture), picture.info.get("icc_profile")
-    several = _has_more_frames(picture)
+    frame = picture.tell() if _has_more_frames(picture) else None
     with refused(ImageError, f"mode {picture.mode} cannot become RGB", Exception), _quiet():
         alpha = _alpha(picture, clear)
         if reason := _unreadable(picture):
@@ -189,8 +190,9 @@ def to_rgb(picture: PIL.Image.Image | npt.NDArray[np.uint8]) -> Image:
         if turn is not None:
             picture = picture.transpose(turn)
         pixels = np.array(picture, np.uint8)
-    if several:
-        warn("an animation or several pages: the first is taken, the others are left out")
+    if frame is not None:
+        taken = f"number {frame + 1}" if frame else "the first"
+        warn(f"an animation or several pages: {taken} is taken, the others are left out")
     if alpha is not None and alpha.getextrema() != (255, 255):
         warn("transparency is laid over white; a .sempic file has none")
     return pixels
@@ -223,7 +225,8 @@ def encode(picture: Image, suffix: str) -> bytes:
     Raises OutputError: an unsupported suffix, or a picture too large for the format; ImageError:
     another type or shape.
     """
-    if not any(checks.is_uint8(picture, dimensions) for dimensions in (2, 3)):
+    colour = checks.is_uint8(picture, 3) and picture.shape[2] == 3
+    if not (colour or checks.is_uint8(picture, 2)) or not picture.size:
         raise ImageError("a picture to be written is a uint8 array, (height, width, 3) or grey")
     return _save(PIL.Image.fromarray(picture), suffix)
 
@@ -296,7 +299,7 @@ def _checked(data: bytes, error: _ErrorType) -> bytes:
 
 def _open(data: bytes, error: _ErrorType) -> PIL.Image.Image:
     """A PIL image before its pixels are loaded; exceptions of Pillow become `error`."""
-    if not data:
+    if not (data := _checked(data, error)):
         raise error("the file is empty")
     try:
         if formats.has_jxl() and (claimed := formats.jxl_size(data)) is not None:
