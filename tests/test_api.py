@@ -179,6 +179,10 @@ def test_uncertainty_is_the_spread_over_seeds(codec):
     spread = codec.uncertainty(scene, samples=3, seed=10)  # blue is the seed: 10, 11, 12
     assert spread.shape == (96, 128)
     np.testing.assert_allclose(spread, np.sqrt(1 / 3), rtol=1e-6)
+    seeds = []
+    counting = sempic.Codec(receiver=lambda scene, seed: seeds.append(seed) or black(scene))
+    counting.uncertainty(scene, samples=2, seed=np.uint8(255))
+    assert seeds == [255, 256]
     with pytest.raises(InputError, match="samples must be 2 or more"):
         codec.uncertainty(scene, samples=1)
 
@@ -496,6 +500,10 @@ def test_encode_options_of_wrong_type_or_range_are_refused(codec, name, value):
         {"labels": LABELS.astype(int)},
         {"labels": LABELS.tolist()},
         {"labels": "map.png"},
+        {"keep": 5},
+        {"keep_boxes": [(True, 0, 8, 8)]},
+        {"keep_boxes": [(0, 0, 10**400, 8)], "max_side": 64},
+        {"keep_boxes": [(0, 0, 10**5000, 8)]},
         {"check": "yes"},
         {"check": 1},
     ],
@@ -548,11 +556,17 @@ def test_other_invalid_arguments_are_refused(codec):
         lambda: sempic.PALETTES[1].paint(np.full((2, 2), 200, np.uint8)),
         lambda: codec.uncertainty(scene, samples=2.5),
         lambda: codec.uncertainty(scene, samples=1),
+        lambda: codec.uncertainty(scene, seed="1"),
+        lambda: codec.uncertainty(scene, seed=True),
         lambda: sempic.unpack(STREAM, only="pixels"),
         lambda: sempic.unpack(STREAM, max_pixels="all"),
         lambda: sempic.pack(width=8.0, height=8, labels=np.zeros((8, 8), np.uint8)),
         lambda: sempic.pack(width="8", height=8, coarse=b"x"),
         lambda: sempic.pack(width=8, height=8, coarse="x"),
+        lambda: sempic.pack(width=128, height=96, labels=LABELS, receipt="x"),
+        lambda: sempic.pack(width=128, height=96, labels=LABELS, texture=[1]),
+        lambda: sempic.pack(width=128, height=96, labels=LABELS, texture={"road": (1, 2)}),
+        lambda: sempic.pack(width=128, height=96, labels=LABELS, texture={1: (1.0, 2.0)}),
         lambda: sempic.pack(width=8, height=8, coarse=b"x", model=None),
         lambda: sempic.pack(width=8, height=8, coarse=b"x", palette="camvid"),
         lambda: codec.encode(IMAGE, labels=np.ma.masked_equal(LABELS, LABELS[0, 0])),
@@ -574,6 +588,11 @@ def test_other_invalid_arguments_are_refused(codec):
         lambda: pictures.read_labels(None),
         lambda: pictures.encode(None, ".png"),
         lambda: pictures.encode(IMAGE.astype(float), ".png"),
+        lambda: pictures.encode(np.zeros((8, 8, 6), np.uint8), ".png"),
+        lambda: pictures.encode(np.zeros((8, 8, 2), np.uint8), ".png"),
+        lambda: pictures.encode(np.zeros((0, 8, 3), np.uint8), ".webp"),
+        lambda: pictures.decode(IMAGE),
+        lambda: pictures.palette_of(IMAGE),
         lambda: pictures.shrink(None, None, 3),
         lambda: pictures.shrink(IMAGE, None, "3"),
         lambda: api.preview(STREAM),
@@ -704,6 +723,12 @@ def black(scene, **controls):
     return np.zeros((scene.height, scene.width, 3), np.uint8)
 
 
+class Named(sempic.Codec):
+    def __init__(self, *models):
+        super().__init__(*models)
+        self.name = "mine"
+
+
 @pytest.mark.parametrize(
     "duplicate", [copy.copy, copy.deepcopy, lambda c: pickle.loads(pickle.dumps(c))]
 )
@@ -714,6 +739,7 @@ def test_new_and_used_codecs_can_be_copied_and_pickled(duplicate):
     codec.decode(stream)
     assert duplicate(codec).encode(IMAGE) == stream
     assert duplicate(duplicate(codec)).decode(stream).size == (128, 96)
+    assert duplicate(Named(nothing, black)).name == "mine"
 
 
 def test_a_custom_prior(tmp_path):
@@ -765,7 +791,19 @@ def test_results_can_be_copied_and_pickled():
     assert str(pickle.loads(pickle.dumps(error))) == "why"
 
 
+class BytesPath:
+    """As an entry of `os.scandir(b".")`."""
+
+    def __init__(self, path):
+        self._path = os.fsencode(path)
+
+    def __fspath__(self):
+        return self._path
+
+
 def test_paths_of_networks_may_be_any_path_object(tmp_path):
+    with pytest.raises(ModelError, match=re.escape(f"{tmp_path}/none: no such model")):
+        _ = sempic.Codec(segmenter=BytesPath(tmp_path / "none")).segmenter
     for name in ("net.onnx", "other.onnx"):
         (tmp_path / name).write_bytes(b"")
     for entry in os.scandir(tmp_path):

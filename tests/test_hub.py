@@ -134,6 +134,15 @@ def test_only_networks_from_files_are_saved(segmenter, tmp_path):
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_checkpoints_are_not_saved_as_onnx(suffix, tmp_path):
+    checkpoint = tmp_path / f"paper{suffix}"
+    checkpoint.write_bytes(b"weights")
+    with pytest.raises(sempic.ModelError, match=f"the receiver is .*{suffix}"):
+        sempic.Codec(receiver=checkpoint).save_pretrained(tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
 @pytest.fixture
 def cloud(monkeypatch, tmp_path):
     """A folder behind the signatures of huggingface_hub; nothing leaves the machine."""

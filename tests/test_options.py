@@ -101,6 +101,14 @@ def test_options_are_values():
         DecodeOptions(fidelity=2)
 
 
+def test_classes_are_any_collection_of_names():
+    for classes in (["car"], {"car": 2}.keys(), frozenset({"car"}), "car"):
+        assert EncodeOptions(keep=classes).keep == ("car",)
+    for wrong in (5, None, b"car", [b"car"], iter(["car"])):
+        with pytest.raises(InputError, match="keep is names of classes"):
+            EncodeOptions(keep=wrong)
+
+
 def test_a_palette_file_may_be_any_path_object(tmp_path):
     path = tmp_path / "balls.json"
     with pytest.raises(InputError, match=r"balls\.json: not a palette file"):

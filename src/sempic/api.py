@@ -79,8 +79,8 @@ class Codec:
         self._prior = _model("prior", prior, "causal", "palette", "digest")
 
     def __getstate__(self) -> dict[str, Any]:
-        arguments = ("_segmenter", "_receiver", "_verifier", "_prior")
-        return {name: getattr(self, name) for name in arguments}  # not the loaded networks
+        loaded = {"segmenter", "receiver", "verifier", "prior"}
+        return {name: value for name, value in vars(self).items() if name not in loaded}
 
     @functools.cached_property
     def segmenter(self) -> Segmenter:
@@ -165,13 +165,15 @@ class Codec:
             ModelError: a model is not a file: a function, or a model of transformers.
             OutputError: the folder cannot be written.
         """
-        from sempic import hub
+        from sempic import hub, receive
 
         paths = {}
         for role in (models.SEGMENTER, models.RECEIVER):
             model: Any = self._segmenter if role == models.SEGMENTER else self._receiver
             if callable(model) or (model or "").startswith("hf:"):
                 raise ModelError(f"only ONNX files can be saved, and the {role} is not a file")
+            if model is not None and Path(model).suffix.lower() in receive.PAPER:
+                raise ModelError(f"only ONNX files can be saved, and the {role} is {model}")
             paths[role] = models.find(role) if model is None else Path(model)
         for role, own in ((models.VERIFIER, self._verifier), (hub.PRIOR, self._prior)):
             if own is not None:
@@ -505,12 +507,12 @@ class Codec:
         """
         _need_scene(scene)
         samples = checks.whole("samples", samples, 2)
+        options = DecodeOptions(steps=steps, seed=seed, guidance=guidance, fidelity=fidelity)
         mean = np.zeros((scene.height, scene.width, 3), np.float32)
         spread = np.zeros_like(mean)
         for index in range(samples):  # Welford's update holds one picture at a time
-            picture = self.synthesize(
-                scene, steps=steps, seed=seed + index, guidance=guidance, fidelity=fidelity
-            ).astype(np.float32)
+            another = dataclasses.replace(options, seed=options.seed + index)
+            picture = self._synthesized(scene, another).astype(np.float32)
             change = picture - mean
             mean += change / (index + 1)
             spread += change * (picture - mean)
@@ -644,6 +646,6 @@ def _name(argument: str, value: Any) -> str:
     """A name or path that is not empty, as text; raises InputError."""
     if not isinstance(value, (str, os.PathLike)):
         raise InputError(f"{argument} is a name or a path, not {type(value).__name__}")
-    if not (name := os.fspath(value)) or "\0" in name:
+    if not (name := os.fsdecode(value)) or "\0" in name:
         raise InputError(f"{argument} is an empty name, or has a null character")
     return name

@@ -87,11 +87,11 @@ def table(name: str, given: Any) -> Table:
         return _table(name, given)
     if not isinstance(given, (str, os.PathLike)):
         raise InputError(f"{name} is a table of groups or its file, not {type(given).__name__}")
-    source = os.fspath(given)
+    source = os.fsdecode(given)
     what = f"{source}: no table of groups"
     with refused(InputError, what, *JSON_FAULTS, unfit=True):
         entries = json.loads(Path(source).read_text("utf-8"), object_pairs_hook=_once)
-    return _table(str(source), entries)
+    return _table(source, entries)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -205,6 +205,7 @@ def overhead(groups: Table | None) -> int:
     return 16 + len("\n".join(groups.groups).encode()) + 12 * len(groups.groups)
 
 
+@refused(InputError, "no receipt", AttributeError, TypeError, ValueError)
 def write(receipt: Receipt) -> bytes:
     """The payload of a receipt chunk; of a receipt with a table, the payload of the chunk for the
     sender's own groups. Raises InputError for an invalid receipt."""

@@ -8,9 +8,8 @@ them in full.
 from __future__ import annotations
 
 import contextlib
-import operator
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
@@ -102,9 +101,7 @@ def _importance(name: str, value: Any) -> Mapping[str, float]:
 def _classes(name: str, value: Any) -> tuple[str, ...]:
     """Names of classes; a text may hold several, separated by commas."""
     texts = (value,) if isinstance(value, str) else value
-    if not isinstance(texts, (tuple, list, set, frozenset)) or not all(
-        isinstance(text, str) for text in texts
-    ):
+    if not isinstance(texts, Collection) or not all(isinstance(text, str) for text in texts):
         raise InputError(f"{name} is names of classes, not {value!r:.40}")
     names = tuple(part.strip() for text in texts for part in text.split(","))
     if not all(names):
@@ -120,9 +117,10 @@ def _boxes(name: str, value: Any) -> tuple[tuple[int, ...], ...]:
 def _box(name: str, value: Any) -> tuple[int, ...]:
     try:
         split = value.split(",") if isinstance(value, str) else value
-        box = tuple(int(n) if isinstance(n, str) else operator.index(n) for n in split)
+        numbers = [int(n) if isinstance(n, str) else n for n in split]
     except (TypeError, ValueError):
-        box = ()
+        numbers = []
+    box = tuple(checks.whole(f"{name}: a number of a box", n) for n in numbers)
     if len(box) != 4 or min(box[2:]) < 1:
         raise InputError(
             f"{name}: a box is X,Y,W,H, whole numbers, W and H 1 or more, not {value!r:.40}"
@@ -132,7 +130,7 @@ def _box(name: str, value: Any) -> tuple[int, ...]:
 
 def _palette(name: str, value: Any) -> int | str:
     if isinstance(value, os.PathLike):
-        value = os.fspath(value)
+        value = os.fsdecode(value)
     if isinstance(value, str):
         find(value)
         return value

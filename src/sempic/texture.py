@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sempic.bits import Bits, packed, ue
-from sempic.errors import CorruptStream, InputError
+from sempic.errors import CorruptStream, InputError, refused
 from sempic.palette import CITYSCAPES, Palette, alike
 from sempic.scene import Image, LabelMap
 
@@ -340,6 +340,7 @@ def _median_of_3(a: Image, b: Image, c: Image) -> Image:
     return median
 
 
+@refused(InputError, "no texture", AttributeError, TypeError, ValueError)
 def write(texture: Texture) -> bytes:
     """The payload of a texture chunk. Raises InputError for an invalid or empty `Texture`."""
     if not texture:

@@ -41,7 +41,8 @@ ENLARGED_NOISE = 1.4
 (docs/experiments/receiver.md)."""
 MAX_STEPS = 100
 """Networks that are trained for one step gain nothing from more than a few."""
-_PAPER = (".safetensors", ".pt", ".pth")
+PAPER = (".safetensors", ".pt", ".pth")
+"""Suffixes of checkpoints of the paper's network."""
 
 
 def load(spec: str | None = None) -> roles.Receiver:
@@ -53,7 +54,7 @@ def load(spec: str | None = None) -> roles.Receiver:
     Raises:
         ModelError: it cannot be loaded.
     """
-    if spec is None or Path(spec).suffix.lower() not in _PAPER:
+    if spec is None or Path(spec).suffix.lower() not in PAPER:
         return Receiver(spec)
     try:  # imports torch
         from sempic.diffusion.receiver import PaperReceiver
