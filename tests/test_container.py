@@ -1,3 +1,4 @@
+import tracemalloc
 import zlib
 
 import pytest
@@ -169,6 +170,21 @@ def test_unknown_optional_chunks_are_skipped():
 def test_duplicate_chunks_are_refused(kinds):
     with pytest.raises(CorruptStream, match="two"):
         read(sealed(HEADER + b"".join(map(chunk, kinds))))
+
+
+@pytest.mark.parametrize("kind", [Chunk.LABELS, 15])
+def test_many_tiny_chunks_take_no_memory(kind):
+    stream = sealed(HEADER + chunk(Chunk.LABELS) + chunk(kind, b"") * 100_000)
+    tracemalloc.start()
+    try:
+        if kind == Chunk.LABELS:
+            with pytest.raises(CorruptStream, match="two labels chunks"):
+                read(stream)
+        else:
+            assert read(stream).labels == b"x"
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_coarse_precedes_labels():

@@ -1,5 +1,7 @@
 """Texture: the strength of the finest detail, measured by the encoder, applied by the decoder."""
 
+import tracemalloc
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -69,6 +71,17 @@ def test_any_bytes_are_a_texture_or_refused(noise):
     except BitstreamError:
         return
     assert texture.write(found) == noise
+
+
+def test_a_long_payload_takes_no_memory():
+    payload = texture.write({0: (5, 19)}) + bytes(1_000_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(CorruptStream, match="longer"):
+            texture.read(payload)
+        assert tracemalloc.get_traced_memory()[1] < 500_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_texture_of_the_usual_strength_is_not_sent():

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from sempic.errors import CorruptStream, TruncatedStream
 
+_LONGEST = 1 << 13
+"""Most bytes that are read: twice the longest header, receipt or texture. Text takes eight times
+the memory, and a payload may be as long as its stream."""
+
 
 class Bits:
     """Reads a string of bits from the left."""
 
     def __init__(self, data: bytes, what: str = "an HEVC header") -> None:
         """what: the name of the data in error messages."""
-        self.bits = "".join(f"{byte:08b}" for byte in data)
+        data = data[:_LONGEST]
+        self.bits = f"{int.from_bytes(data, 'big'):0{8 * len(data)}b}" if data else ""
         self.at = 0
         self._what = what
 

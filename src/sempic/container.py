@@ -154,7 +154,8 @@ def read(stream: bytes, *, max_pixels: int = MAX_PIXELS) -> Container:
             raise TruncatedStream(
                 f"chunk type {kind} claims {size} bytes at byte {at}, {end - at} are left"
             )
-        chunks.append((kind, bytes(stream[at : at + size])))
+        if sum(kind == before for before, _ in chunks) < 2:  # a third adds nothing but memory
+            chunks.append((kind, bytes(stream[at : at + size])))
         at += size
     if zlib.crc32(stream[:end]) != int.from_bytes(stream[end:], "little"):
         raise CorruptStream("the checksum does not match: the stream was changed or cut")

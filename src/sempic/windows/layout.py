@@ -107,7 +107,7 @@ def read(payload: bytes, columns: int, rows: int) -> tuple[list[Place], bool, in
     Raises a BitstreamError: TruncatedStream; LimitExceeded for more than MOST windows;
     CorruptStream for windows outside the picture or overlapping, and for padding bits other than 0.
     """
-    bits = Bits(payload[: 16 * MOST], "the header of the windows")
+    bits = Bits(payload, "the header of the windows")
     count = bits.ue() + 1
     if count > MOST:
         raise LimitExceeded(f"{count} windows are more than the limit of {MOST}")
