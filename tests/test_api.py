@@ -127,6 +127,18 @@ def test_an_unreachable_target_bpp_names_the_least_possible(codec, width):
     assert codec.encode(image, target_bpp=float(rounded_up))
 
 
+def test_a_target_is_met_by_a_finer_level_if_that_is_smaller(codec):
+    y, x = np.mgrid[:61, :123]  # so soft that a coarse picture twice as wide costs fewer bytes
+    waves = 128 + 100 * np.stack([np.sin(x / 9), np.sin(y / 9), np.cos(x / 11)], 2)
+    soft = waves.astype(np.uint8)
+    streams = [codec.encode(soft, labels="none", quality=q) for q in sempic.QUALITY]
+    least = min(streams, key=len)
+    assert len(least) < len(streams[0])
+    assert codec.encode(soft, labels="none", target_bytes=len(least)) == least
+    with pytest.raises(RateError, match=f"is {len(least)} bytes$"):
+        codec.encode(soft, labels="none", target_bytes=len(least) - 1)
+
+
 def test_target_bytes_takes_the_best_level_that_fits(codec):
     streams = {q: codec.encode(IMAGE, quality=q) for q in sempic.QUALITY}
     for q in (1, 4):

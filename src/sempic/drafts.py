@@ -103,6 +103,8 @@ class Drafts:
             room = options.check_budget * size + critical.overhead(options.table)
             return self._rate(size + room * options.check)
 
+        if most(self._size(levels[0])) > target:  # a finer level of a soft picture may be smaller
+            levels = levels[levels.index(min(levels, key=self._size)) :]
         if (least := most(self._size(levels[0]))) > target:
             least = math.ceil(least * 10**digits) / 10**digits  # can be reached itself
             checked = ", with what a check may add" if options.check else ""
