@@ -202,6 +202,11 @@ def test_empty_names_are_refused(options):
             plan(*inputs, **options)
     with pytest.raises(InputError, match="empty name"):
         plan("a.png", output="")
+    for inputs, output in ((["a\0.png"], None), (["a.png"], "b\0.sempic")):
+        with pytest.raises(InputError, match="null character"):
+            plan(*inputs, output=output)
+    with pytest.raises(InputError, match="no files and no folders"):
+        plan()
     assert plan(".") == {"a.png": "a.sempic"}  # the dot still means the folder
 
 

@@ -5,6 +5,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import warnings
 import zlib
 
@@ -371,6 +372,21 @@ def test_an_animation_at_an_impossible_rate_is_refused(format):
     frames = [np.full((8, 8, 3), shade, np.uint8) for shade in (0, 99)]
     with pytest.raises(OutputError, match="animation"):
         pictures.animation(frames, 1 / 2**32, format)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xff\xd8" + b"\xff\xdb\0\2" * 400_000,
+        b"\x89PNG\r\n\x1a\n" + b"\0\0\0\0ABCD\0\0\0\0" * 400_000,
+    ],
+    ids=["JPEG", "PNG"],
+)
+def test_the_time_for_a_damaged_file_grows_with_its_length(data):
+    start = time.process_time()
+    with pytest.raises(ImageError):
+        pictures.read(data)
+    assert time.process_time() - start < 8  # copied anew for each segment, it took a minute
 
 
 def test_the_first_frame_of_an_animation_is_read():

@@ -124,8 +124,11 @@ def find(
     Raises InputError or OutputError, naming the files: an empty name, two inputs with one output,
     an output that overwrites an input, a folder without matching files.
     """
-    if "" in inputs or output == "":
-        raise InputError("an empty name instead of a file or a folder")
+    if not inputs:
+        raise InputError("no files and no folders")
+    names = inputs if output is None else [*inputs, output]
+    if any(not name or "\0" in name for name in names):
+        raise InputError("an empty name, or a null character, instead of a file or a folder")
     sources, skipped = _sources(inputs, accepted, foreign)
     if skipped and say is not None:
         say(f"skipped files of other kinds: {_listed(skipped)}")

@@ -411,15 +411,15 @@ def _without_metadata(data: bytes) -> Iterator[bytes]:
 def _bare(data: bytes, *, keep_colour: bool) -> bytes:
     """The chunks or segments needed to decode; keep_colour: and tRNS (PNG), Adobe (JPEG)."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        out, at = data[:8], 8
+        out, at = bytearray(data[:8]), 8
         while at + 8 <= len(data):
             size, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
             if kind[:1].isupper() or (keep_colour and kind == b"tRNS"):
                 out += data[at : at + size + 12]
             at += size + 12
-        return out
+        return bytes(out)
     if data.startswith(b"\xff\xd8"):
-        out, at = data[:2], 2
+        out, at = bytearray(data[:2]), 2
         while at + 4 <= len(data) and data[at] == 0xFF:
             marker, size = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
             if marker == 0xDA:  # the pixels
@@ -428,7 +428,7 @@ def _bare(data: bytes, *, keep_colour: bool) -> bytes:
             if adobe or (marker != 0xFE and not 0xE0 < marker < 0xF0):
                 out += data[at : at + size + 2]
             at += size + 2
-        return out + data[at:]
+        return bytes(out + data[at:])
     return data
 
 
