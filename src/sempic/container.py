@@ -147,6 +147,7 @@ def read(stream: bytes, *, max_pixels: int = MAX_PIXELS) -> Container:
     model, palette = divmod(stream[at], 16)
     at += 1
     chunks: list[tuple[int, bytes]] = []
+    count = [0] * 16
     while at < end:
         head, at = read_varint(stream, at, end)
         size, kind = divmod(head, 16)
@@ -154,7 +155,8 @@ def read(stream: bytes, *, max_pixels: int = MAX_PIXELS) -> Container:
             raise TruncatedStream(
                 f"chunk type {kind} claims {size} bytes at byte {at}, {end - at} are left"
             )
-        if sum(kind == before for before, _ in chunks) < 2:  # a third adds nothing but memory
+        count[kind] += 1
+        if count[kind] <= 2:  # a third adds nothing but memory
             chunks.append((kind, bytes(stream[at : at + size])))
         at += size
     if zlib.crc32(stream[:end]) != int.from_bytes(stream[end:], "little"):
