@@ -176,7 +176,7 @@ def to_rgb(picture: PIL.Image.Image | npt.NDArray[np.uint8]) -> Image:
     clear = _transparent(picture)
     _load(picture, ImageError)
     turn, profile = _turn(picture), picture.info.get("icc_profile")
-    frame = picture.tell() if _has_more_frames(picture) else None
+    frame, several = picture.tell(), _has_more_frames(picture)
     with refused(ImageError, f"mode {picture.mode} cannot become RGB", Exception), _quiet():
         alpha = _alpha(picture, clear)
         if reason := _unreadable(picture):
@@ -190,7 +190,7 @@ def to_rgb(picture: PIL.Image.Image | npt.NDArray[np.uint8]) -> Image:
         if turn is not None:
             picture = picture.transpose(turn)
         pixels = np.array(picture, np.uint8)
-    if frame is not None:
+    if several:
         taken = f"number {frame + 1}" if frame else "the first"
         warn(f"an animation or several pages: {taken} is taken, the others are left out")
     if alpha is not None and alpha.getextrema() != (255, 255):
