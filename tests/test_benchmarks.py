@@ -156,8 +156,8 @@ def test_coarse_leaves_out_the_first_call_which_loads_and_compiles(measured, mon
 def test_segmenter_needs_probabilities_for_a_diagram(run, monkeypatch):
     segmenter = importlib.import_module("segmenter")
     monkeypatch.setattr(segmenter.segment, "load", lambda spec: FakeSegmenter())
+    words = "pictures --labels maps --segmenter own --reliability a.svg"
     with pytest.raises(SystemExit, match="own gives no probabilities for --reliability"):
-        words = "pictures --labels maps --segmenter own --reliability a.svg"
         run("segmenter", *words.split())
 
 
