@@ -16,7 +16,7 @@ from common import add_folder, in_one_line, load_labels, load_pictures, new_pars
 from tqdm import tqdm
 
 from sempic import coarse, labels, segment
-from sempic.evaluation.metrics import confusion, iou
+from sempic.evaluation.metrics import confusion, miou
 from sempic.options import DEFAULT_LABEL_QUALITY, DEFAULT_QUALITY, QUALITY
 from sempic.palette import CAMVID, PALETTES, translate
 from sempic.simplify import LEVELS, simplify
@@ -62,7 +62,7 @@ def main() -> None:
             "bytes": sizes[level] / len(found),
             "bpp": 8 * sizes[level] / pixels,
             "changed": changed[level] / pixels,
-            "miou": float(np.nanmean(iou(matrices[level]))),
+            "miou": miou(matrices[level]),
         }
         for level in levels
     ]

@@ -26,7 +26,7 @@ from common import (
 from tqdm import tqdm
 
 from sempic import files, segment
-from sempic.evaluation.metrics import confusion, iou
+from sempic.evaluation.metrics import confusion, iou, miou
 from sempic.palette import BY_NAME, CAMVID, CITYSCAPES, CITYSCAPES_FULL, Palette, translate
 
 BINS = 20
@@ -74,7 +74,7 @@ def main() -> None:
                 raise SystemExit(f"{args.segmenter} gives no probabilities for --reliability")
             confident += _by_confidence(probabilities, network.palette, truth, palette)
     scores = dict(zip(classes, iou(matrix).round(4).tolist(), strict=True))
-    mean = float(np.nanmean(list(scores.values())))
+    mean = miou(matrix)
     for name, score in scores.items():
         print(f"{name:14}{score:8.4f}")
     print(f"{'mean':14}{mean:8.4f}   {len(loaded)} pictures")

@@ -50,18 +50,17 @@ def _constants(model: onnx.ModelProto) -> dict[str, Tensor]:
 def _named(model: onnx.ModelProto, own: dict[str, Tensor]) -> dict[str, Tensor]:
     """The model's tensors that have names of the state `own`, in its shapes. Raises ModelError."""
     stored = {k.removeprefix("network."): v for k, v in _constants(model).items()}
-    found = {k: _cropped(v, own[k].shape) for k, v in stored.items() if k in own}
-    for name, value in found.items():
-        if value.shape != own[name].shape:
-            raise ModelError(f"{name}: {tuple(value.shape)}, expected {tuple(own[name].shape)}")
-    return found
+    return {k: _cropped(k, v, own[k].shape) for k, v in stored.items() if k in own}
 
 
-def _cropped(weight: Tensor, shape: torch.Size) -> Tensor:
-    """A weight without the zero channels that `graph.simplify` adds."""
-    if weight.ndim != 4 or weight[:, shape[1] :].any():
-        return weight
-    return weight[:, : shape[1]]
+def _cropped(name: str, weight: Tensor, shape: torch.Size) -> Tensor:
+    """A weight of this shape, without the zero channels that `graph.simplify` adds. Raises
+    ModelError."""
+    if weight.ndim == 4 and not weight[:, shape[1] :].any():
+        weight = weight[:, : shape[1]]
+    if weight.shape != shape:
+        raise ModelError(f"{name}: {tuple(weight.shape)}, expected {tuple(shape)}")
+    return weight
 
 
 def restore_receiver(model: onnx.ModelProto, network: CompactNet) -> None:
@@ -106,10 +105,7 @@ def restore_segmenter(
         if conv in moments:
             return
         weight, bias = next(parts)
-        weight = _cropped(weight, conv.weight.shape)
-        if weight.shape != conv.weight.shape:
-            raise ModelError(f"{tuple(weight.shape)}, expected {tuple(conv.weight.shape)}")
-        conv.weight.copy_(weight)
+        conv.weight.copy_(_cropped("a convolution", weight, conv.weight.shape))
         one, eps = torch.ones_like(bias), norm_of[conv].eps
         _set(norm_of[conv], 0 * one, one - eps, one, bias)  # adds the bias alone, for now
         moments[conv] = []
