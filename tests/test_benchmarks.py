@@ -95,6 +95,7 @@ def test_benchmarks_end_in_one_line_without_their_files(run):
         ("missing", "pictures --limit 1 --labels maps", "pictures: FID needs two pictures"),
         ("segmenter", "pictures --labels maps --reliability a.png", "a.png: the name of the"),
         ("serve_load", "--workers 9999", "workers is 1…32, not 9999"),
+        ("roads", "skimage --labels maps", "skimage: its photographs have no --labels"),
     ):
         with pytest.raises(SystemExit, match=said):
             run(name, *words.split())

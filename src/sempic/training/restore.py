@@ -19,7 +19,7 @@ import onnx.numpy_helper
 import torch
 from torch import Tensor, nn
 
-from sempic.errors import JSON_FAULTS, InputError, ModelError, refused
+from sempic.errors import JSON_FAULTS, InputError, ModelError, naming, refused
 from sempic.evaluation.folders import find_pictures, spread
 from sempic.jobs import apart, read_picture
 from sempic.networks.compact import CompactConfig, CompactNet
@@ -181,12 +181,16 @@ def run(options: RestoreOptions) -> None:
     network: CompactNet | SegmentationNet
     if "image" not in names:
         network = CompactNet(configured(CompactConfig, config, name))
-        restore_receiver(model, network)
+        with naming(name):
+            restore_receiver(model, network)
     elif options.images is None:
         raise ModelError("a segmenter's norms are measured on pictures: say which with --images")
     else:
         network = SegmentationNet(configured(SegmenterConfig, config, name))
-        restore_segmenter(model, network, _batches(options.images))
+        pictures = _batches(options.images)
+        with naming(name):
+            restore_segmenter(model, network, pictures)
     if about.get("palette") is not None:
-        network.palette = from_description(about["palette"])
+        with naming(name, ModelError):
+            network.palette = from_description(about["palette"])
     save_network(network, options.output)
