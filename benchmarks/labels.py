@@ -30,7 +30,7 @@ from sempic.scene import LabelMap
 
 
 def png(a: LabelMap) -> int:
-    """The smaller of zlib's strongest with filters chosen by Pillow, at the least bit depth."""
+    """At zlib's strongest compression and the least bit depth."""
     n = int(a.max()) + 1
     bits = next(b for b in (1, 2, 4, 8) if n <= 1 << b)
     image = Image.fromarray(a, "P")
