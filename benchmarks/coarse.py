@@ -4,9 +4,10 @@
 
 Every picture is scaled down by --factor, coded and decoded. Bytes are those of the payload of a
 .sempic file; bpp counts the pixels of the picture before scaling. All figures are means over the
-pictures. PSNR compares the decoded planes with the planes before coding, for luma and for both
-chroma planes at full resolution. "loud" is the chroma PSNR of the 3 % most colourful pixels. "Y at
-1/2" and "Y at 1/4" compare luma with that of the picture before scaling, at these resolutions.
+pictures; times leave out a first call, which loads and compiles. PSNR compares the decoded planes
+with the planes before coding, for luma and for both chroma planes at full resolution. "loud" is the
+chroma PSNR of the 3 % most colourful pixels. "Y at 1/2" and "Y at 1/4" compare luma with that of
+the picture before scaling, at these resolutions.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def main() -> None:
 
     network, dial = segment.load(args.segmenter), QUALITY[DEFAULT_QUALITY]
     palette = PALETTES[network.palette]
-    classes = len(CAMVID.classes[: CAMVID.void])
+    classes = CAMVID.known
     levels = (None, *sorted(LEVELS, reverse=True))
     sizes = dict.fromkeys(levels, 0)
     changed = dict.fromkeys(levels, 0)
