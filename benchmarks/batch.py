@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import in_one_line, new_parser, save
+from common import in_one_line, listed, new_parser, positive, save
 from tqdm import tqdm
 
 from sempic import batch, pictures
@@ -25,11 +25,13 @@ ENGINES = {"pool": batch.in_processes, "ray": batch.in_ray}
 def main() -> None:
     parser = new_parser(__doc__)
     parser.add_argument("folders", nargs="+", help="pictures, searched at any depth")
-    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="workers; default 2")
-    parser.add_argument("--engines", type=lambda text: text.split(","), default=list(ENGINES))
+    parser.add_argument("--jobs", type=positive, default=2, metavar="N", help="workers; default 2")
+    parser.add_argument("--engines", type=listed(str), default=list(ENGINES), metavar="A,B")
     parser.add_argument("--max-side", type=int, metavar="PIXELS", help="as of sempic encode")
-    parser.add_argument("--limit", type=int, metavar="N", help="take the first N pictures")
+    parser.add_argument("--limit", type=positive, metavar="N", help="take the first N pictures")
     args = parser.parse_args()
+    if unknown := [name for name in args.engines if name not in ENGINES]:
+        parser.error(f"--engines: {', '.join(unknown)} is not one of {', '.join(ENGINES)}")
 
     work = batch.Encode(options=EncodeOptions(max_side=args.max_side))
     files: dict[str, dict[str, bytes]] = {}
@@ -47,9 +49,9 @@ def main() -> None:
                 times.append(time.perf_counter() - start)
                 if "error" in record:
                     raise SystemExit(f"{record['path']}: {record['error']}")
+            whole = time.perf_counter() - start
             made = sorted(Path(folder).rglob("*.sempic"))
             files[engine] = {p.relative_to(folder).as_posix(): p.read_bytes() for p in made}
-        whole = time.perf_counter() - start
         row = rows[engine] = {
             "pictures": len(jobs),
             "bytes": sum(map(len, files[engine].values())),

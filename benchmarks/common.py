@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +41,36 @@ def new_parser(doc: str | None, *, figures: bool = True) -> argparse.ArgumentPar
     )
     if figures:
         help = "write the figures here, too"
-        parser.add_argument("--json", type=_new_file, metavar="OUT", help=help)
+        parser.add_argument("--json", type=new_file, metavar="OUT", help=help)
     return parser
 
 
-def _new_file(text: str) -> Path:
-    """argparse type of a path that can be written, which is checked before the work."""
+def above_zero(text: str) -> float:
+    """argparse type of a number above 0."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise ValueError
+    return value
+
+
+above_zero.__name__ = "number above 0"
+
+
+def listed(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
+    """argparse type of values separated by commas; `kind`: that of one value."""
+
+    def parts(text: str) -> list[Any]:
+        return [kind(part) for part in text.split(",")]
+
+    parts.__name__ = f"list of {kind.__name__}"
+    return parts
+
+
+def new_file(text: str) -> Path:
+    """argparse type of a file that can be written, which is checked before the work."""
     try:
         files.check_writable(Path(text))
+        files.make_folder(Path(text).parent)
     except SempicError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return Path(text)

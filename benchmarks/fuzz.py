@@ -214,6 +214,7 @@ def main() -> int:
     targets = args.targets or list(TARGETS)
     if wrong := set(targets) - set(TARGETS):
         parser.error(f"{', '.join(wrong)}: not among {', '.join(TARGETS)}")
+    args.crashes.mkdir(parents=True, exist_ok=True)
     if atheris is not None and len(targets) == 1:
         corpus = args.corpus or Path(tempfile.mkdtemp())
         corpus.mkdir(parents=True, exist_ok=True)

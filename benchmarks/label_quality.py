@@ -3,7 +3,8 @@
     python benchmarks/label_quality.py PICTURES --labels MAPS [--size 341x256] [--limit 13]
 
 The segmenter's maps are simplified at each level and coded with the coarse picture of the default
-quality. Figures: bits per pixel, share of changed pixels, and mIoU against the human maps.
+quality. Figures: bits per pixel, share of changed pixels, and mIoU in CamVid's classes against the
+human maps, which have these classes.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from common import add_folder, in_one_line, load_labels, load_pictures, new_pars
 from tqdm import tqdm
 
 from sempic import coarse, labels, segment
-from sempic.evaluation.metrics import confusion, iou
+from sempic.evaluation.metrics import confusion, miou
 from sempic.options import DEFAULT_LABEL_QUALITY, DEFAULT_QUALITY, QUALITY
-from sempic.palette import CAMVID
+from sempic.palette import CAMVID, PALETTES, translate
 from sempic.simplify import LEVELS, simplify
 
 
@@ -25,12 +26,15 @@ from sempic.simplify import LEVELS, simplify
 def main() -> None:
     parser = new_parser(__doc__)
     add_folder(parser)
-    parser.add_argument("--labels", type=Path, required=True, help="folder of human index maps")
+    parser.add_argument(
+        "--labels", type=Path, required=True, help="folder of human maps, CamVid's ids"
+    )
     parser.add_argument("--segmenter", metavar="ONNX", help="default: the bundled one")
     args = parser.parse_args()
 
-    network, dial = segment.Segmenter(args.segmenter), QUALITY[DEFAULT_QUALITY]
-    classes = len(CAMVID.classes[: CAMVID.void])
+    network, dial = segment.load(args.segmenter), QUALITY[DEFAULT_QUALITY]
+    palette = PALETTES[network.palette]
+    classes = CAMVID.known
     levels = (None, *sorted(LEVELS, reverse=True))
     sizes = dict.fromkeys(levels, 0)
     changed = dict.fromkeys(levels, 0)
@@ -46,10 +50,10 @@ def main() -> None:
         for level in levels:
             sent = map_
             if level is not None:
-                sent = simplify(map_, level, palette=network.palette, probabilities=probabilities)
-            sizes[level] += len(labels.encode(sent, coarse=planes, model="camvid"))
+                sent = simplify(map_, level, palette=palette.id, probabilities=probabilities)
+            sizes[level] += len(labels.encode(sent, coarse=planes, model=palette.full_name))
             changed[level] += int((sent != map_).sum())
-            matrices[level] += confusion(truth, sent, classes)
+            matrices[level] += confusion(truth, translate(sent, palette.id, CAMVID.id), classes)
 
     rows = [
         {
@@ -58,7 +62,7 @@ def main() -> None:
             "bytes": sizes[level] / len(found),
             "bpp": 8 * sizes[level] / pixels,
             "changed": changed[level] / pixels,
-            "miou": float(np.nanmean(iou(matrices[level]))),
+            "miou": miou(matrices[level]),
         }
         for level in levels
     ]

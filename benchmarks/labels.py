@@ -22,13 +22,15 @@ from common import in_one_line, load_labels, load_picture, new_parser, parse_siz
 from PIL import Image
 
 from sempic import coarse, labels
+from sempic.errors import JSON_FAULTS, InputError, refused
 from sempic.formats import has_jxl
+from sempic.labels.payload import MODELS
 from sempic.pictures import saved
 from sempic.scene import LabelMap
 
 
 def png(a: LabelMap) -> int:
-    """The smaller of zlib's strongest with filters chosen by Pillow, at the least bit depth."""
+    """At zlib's strongest compression and the least bit depth."""
     n = int(a.max()) + 1
     bits = next(b for b in (1, 2, 4, 8) if n <= 1 << b)
     image = Image.fromarray(a, "P")
@@ -47,8 +49,10 @@ def jpeg_xl(a: LabelMap) -> int:
 
 def flif_sizes(path: Path, setting: str) -> dict[str, int]:
     """name → bytes, of all parts of the data set: {PART: {NAME: {SETTING: bytes}}}."""
-    parts = [part for part in json.loads(path.read_text()).values() if isinstance(part, dict)]
-    return {name: sizes[setting] for part in parts for name, sizes in part.items()}
+    causes = *JSON_FAULTS, KeyError, TypeError
+    with refused(InputError, f"{path}: no bytes of FLIF at {setting!r}", *causes, unfit=True):
+        parts = [part for part in json.loads(path.read_text()).values() if isinstance(part, dict)]
+        return {name: sizes[setting] for part in parts for name, sizes in part.items()}
 
 
 def stages(
@@ -77,9 +81,11 @@ def main() -> None:
     parser.add_argument("--flif", type=Path, help="JSON with FLIF's bytes by file name")
     parser.add_argument("--flif-setting", default="default")
     parser.add_argument("--only-ours", action="store_true", help="skip the other codecs")
-    parser.add_argument("--model", help="also with this trained prior: camvid")
+    parser.add_argument("--model", choices=MODELS, help="also with this trained prior")
     parser.add_argument("--images", type=Path, help="also with the coarse picture of these")
     args = parser.parse_args()
+    if args.images and not args.model:
+        parser.error("--images is for --model")
     paths = sorted(args.folder.glob("*.png"))
     if not paths:
         raise SystemExit(f"{args.folder}: no *.png")

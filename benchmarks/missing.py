@@ -118,6 +118,8 @@ def main() -> None:
     parser.add_argument("--receiver", type=Path, help="an .onnx file; default: the bundled one")
     args = parser.parse_args()
     given = load_pictures(args)
+    if len(given) < 2:
+        raise SystemExit(f"{args.folder}: FID needs two pictures or more")
     coder, receiver, inception = api.Codec(), Receiver(args.receiver), Inception()
     names = CAMVID.classes
     features: dict[str, list[np.ndarray]] = {}

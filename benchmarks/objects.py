@@ -14,7 +14,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from common import add_folder, in_one_line, load_labels, load_pictures, new_parser, save
+from common import (
+    add_folder,
+    in_one_line,
+    listed,
+    load_labels,
+    load_pictures,
+    new_parser,
+    positive,
+    save,
+)
 
 from sempic import models, segment
 from sempic.critical import GROUPS
@@ -28,7 +37,9 @@ def main() -> None:
     add_folder(parser)
     parser.add_argument("--labels", type=Path, required=True, help="folder of human index maps")
     parser.add_argument("--segmenter", help="an ONNX file")
-    parser.add_argument("--sides", default="256,384,512,640,768,896", metavar="N,…")
+    parser.add_argument(
+        "--sides", type=listed(positive), default=[256, 384, 512, 640, 768, 896], metavar="N,…"
+    )
     args = parser.parse_args()
     found = load_pictures(args)
     truth = [load_labels(args.labels / f"{path.stem}.png", args.size) for path, _ in found]
@@ -37,7 +48,7 @@ def main() -> None:
     print(
         f"{len(found)} pictures\n{'side':>5}  found / seen besides, of {', '.join(GROUPS)}; of all"
     )
-    for side in map(int, args.sides.split(",")):
+    for side in args.sides:
         network = segment.load(spec, side=side)
         palette = PALETTES[network.palette]
         counts = sum(

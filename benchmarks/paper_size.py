@@ -54,6 +54,8 @@ def main() -> None:
     args = parser.parse_args()
     width, height = args.size
     config = dataclasses.replace(PAPER, num_channels=args.num_channels, precision=args.precision)
+    if width % config.size_multiple or height % config.size_multiple:
+        parser.error(f"--size takes multiples of {config.size_multiple}")
     process = DiffusionConfig()
     report: dict[str, dict[str, float]] = {}
     torch.manual_seed(0)

@@ -36,7 +36,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import new_parser, save
+from common import in_one_line, new_parser, positive, save
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -164,11 +164,14 @@ def best_rows(path: Path, candidates: Sequence[int]) -> tuple[list[Row], int]:
     return min(tried, key=lambda one: misses(one[0]))
 
 
+@in_one_line()
 def main() -> int:
     parser = new_parser(__doc__)
     parser.add_argument("folder", type=Path, help="where the vectors are")
     parser.add_argument("--native", action="store_true", help="do not pin the kernels")
-    parser.add_argument("--threads", type=int, help="number of threads (2, and others on a miss)")
+    parser.add_argument(
+        "--threads", type=positive, help="number of threads (2, and others on a miss)"
+    )
     args = parser.parse_args()
     specs = [
         path

@@ -31,7 +31,16 @@ import numpy as np
 import onnx
 import onnx.helper as oh
 import onnxruntime as ort
-from common import add_folder, in_one_line, load_pictures, machine, new_parser, parse_size, save
+from common import (
+    add_folder,
+    in_one_line,
+    listed,
+    load_pictures,
+    machine,
+    new_parser,
+    parse_size,
+    save,
+)
 
 from sempic import api, coarse, codec, halving, receive, segment, simplify, texture
 from sempic.labels import payload, trunk
@@ -109,7 +118,7 @@ def main() -> None:
     add_folder(parser, scaled=False)
     parser.add_argument(
         "--sizes",
-        type=lambda text: [parse_size(part) for part in text.split(",")],
+        type=listed(parse_size),
         default=[(341, 256), (1280, 720), (2048, 1024)],
         metavar="WxH,…",
         help="pictures are scaled to each (PIL BICUBIC)",

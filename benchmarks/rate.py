@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from common import add_folder, in_one_line, load_labels, load_pictures, new_parser, save
+from common import add_folder, in_one_line, listed, load_labels, load_pictures, new_parser, save
 from tqdm import tqdm
 
 import sempic
@@ -31,11 +31,7 @@ def main() -> None:
     parser.add_argument("--labels", type=Path, help="folder of index maps; default: the segmenter")
     parser.add_argument("--segmenter", help="as in sempic encode")
     fields.add(parser, EncodeOptions, only=OPTIONS)
-    parser.add_argument(
-        "--quality",
-        type=lambda text: [int(q) for q in text.split(",")],
-        default=list(sempic.QUALITY),
-    )
+    parser.add_argument("--quality", type=listed(int), default=list(sempic.QUALITY), metavar="N,…")
     args = parser.parse_args()
 
     codec = api.Codec(segmenter=args.segmenter)

@@ -29,6 +29,7 @@ from sempic import models, segment
 from sempic.commands import _measuring
 from sempic.evaluation import benchmark, codecs
 from sempic.evaluation.benchmark.tables import markdown
+from sempic.evaluation.folders import spread
 from sempic.evaluation.human_maps import UNKNOWN
 from sempic.evaluation.measure import row
 from sempic.evaluation.measures import details, measured
@@ -155,11 +156,13 @@ def _palettes(args: argparse.Namespace) -> tuple[Palette, Palette]:
 def _items(args: argparse.Namespace) -> tuple[benchmark.Item, ...]:
     if str(args.folder) != "skimage":
         return benchmark.items(args.folder, args.labels, args.limit, args.glob)
+    if args.labels or args.glob != "*":
+        raise SystemExit("skimage: its photographs have no --labels, and take no --glob")
     spec = importlib.util.find_spec("skimage")
     if spec is None or spec.origin is None:
         raise SystemExit("skimage: pip install scikit-image")
     data = Path(spec.origin).with_name("data")
-    names = PHOTOGRAPHS[: args.limit]
+    names = spread(PHOTOGRAPHS, args.limit)
     return tuple(benchmark.Item(name=n, picture=data / n, labels=None) for n in names)
 
 

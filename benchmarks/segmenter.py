@@ -14,11 +14,19 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from common import add_folder, in_one_line, load_labels, load_pictures, new_parser, save
+from common import (
+    add_folder,
+    in_one_line,
+    load_labels,
+    load_pictures,
+    new_file,
+    new_parser,
+    save,
+)
 from tqdm import tqdm
 
-from sempic import segment
-from sempic.evaluation.metrics import confusion, iou
+from sempic import files, segment
+from sempic.evaluation.metrics import confusion, iou, miou
 from sempic.palette import BY_NAME, CAMVID, CITYSCAPES, CITYSCAPES_FULL, Palette, translate
 
 BINS = 20
@@ -39,9 +47,11 @@ def main() -> None:
     )
     parser.add_argument("--fine", action="store_true", help="compare as Cityscapes' 19 classes")
     parser.add_argument(
-        "--reliability", type=Path, metavar="SVG", help="draw the confidence (matplotlib)"
+        "--reliability", type=new_file, metavar="SVG", help="draw the confidence (matplotlib)"
     )
     args = parser.parse_args()
+    if args.reliability:
+        files.need_suffix(args.reliability, ".svg", "the diagram")
 
     network = segment.load(args.segmenter)
     palette = CITYSCAPES if args.fine else CAMVID
@@ -59,10 +69,12 @@ def main() -> None:
         matrix += confusion(truth, guess, len(classes))
         known = truth < len(classes)
         right.append(float((guess == truth)[known].mean()))
-        if args.reliability and probabilities is not None:
+        if args.reliability:
+            if probabilities is None:
+                raise SystemExit(f"{args.segmenter} gives no probabilities for --reliability")
             confident += _by_confidence(probabilities, network.palette, truth, palette)
     scores = dict(zip(classes, iou(matrix).round(4).tolist(), strict=True))
-    mean = float(np.nanmean(list(scores.values())))
+    mean = miou(matrix)
     for name, score in scores.items():
         print(f"{name:14}{score:8.4f}")
     print(f"{'mean':14}{mean:8.4f}   {len(loaded)} pictures")

@@ -29,10 +29,11 @@ from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
 import numpy as np
-from common import new_parser, save
+from common import above_zero, in_one_line, new_parser, positive, save
 from tqdm import tqdm
 
 from sempic import processes
+from sempic.server.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 
@@ -170,27 +171,31 @@ def kill_a_worker(root: int, chance: random.Random) -> int:
     return min(1, len(workers))
 
 
+@in_one_line()
 def main() -> int:
     parser = new_parser(__doc__)
-    parser.add_argument("--clients", type=int, default=16)
-    parser.add_argument("--minutes", type=float, default=5)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--queue", type=int, default=16)
-    parser.add_argument("--seconds", type=float, default=60, help="the server's time limit")
+    parser.add_argument("--clients", type=positive, default=16)
+    parser.add_argument("--minutes", type=above_zero, default=5)
+    parser.add_argument("--workers", type=positive, default=2)
+    parser.add_argument("--queue", type=positive, default=16)
+    parser.add_argument("--seconds", type=above_zero, default=60, help="the server's time limit")
     parser.add_argument("--junk", type=float, help="share of the requests that cannot be answered")
-    parser.add_argument("--kill-every", type=float, default=0, metavar="SECONDS")
+    parser.add_argument("--kill-every", type=above_zero, default=math.inf, metavar="SECONDS")
     args = parser.parse_args()
 
     cores = processes.cores()
     os.environ["SEMPIC_THREADS"] = str(max(1, cores // args.workers))  # as the server
-    asked = queries()
     options = ("workers", "queue", "seconds")
+    Settings(**{name: getattr(args, name) for name in options})  # refuses what the server would
+    asked = queries()
     command = [sys.executable, "-m", "sempic.cli", "serve", "--port", "0"]
     command += [part for name in options for part in (f"--{name}", str(getattr(args, name)))]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None
         log = map(json.loads, iter(server.stderr.readline, ""))
-        address = next(line["url"] for line in log if line["message"] == "serving")
+        address = next((line["url"] for line in log if line["message"] == "serving"), None)
+        if address is None:
+            raise SystemExit("the server did not start")
         drain = threading.Thread(target=lambda: [None for _ in log], daemon=True)
         drain.start()
         tally, sizes = Tally(), [memory(server.pid)]
@@ -202,7 +207,7 @@ def main() -> int:
         ]
         for thread in threads:
             thread.start()
-        chance, kills, next_kill = random.Random(0), 0, start + (args.kill_every or math.inf)
+        chance, kills, next_kill = random.Random(0), 0, start + args.kill_every
         with tqdm(total=round(60 * args.minutes), unit="s", disable=None) as bar:
             while time.monotonic() < until:
                 time.sleep(1)
@@ -228,15 +233,17 @@ def main() -> int:
     for what, number in (tally.lost + tally.wrong).items():
         print(f"  {number} × {what}")
     everything = [s for times in tally.seconds.values() for s in times]
+    if not everything:
+        raise SystemExit("no request was answered")
     rows = [*sorted(tally.seconds.items()), ("all", everything)]
     p50, p99 = map(float, np.percentile(everything, (50, 99)))
     print(f"{'':<10}{'requests':>9}{'p50, s':>9}{'p99, s':>9}{'max, s':>9}")
     for name, times in rows:
         low, high = np.percentile(times, (50, 99))
         print(f"{name:<10}{len(times):>9}{low:>9.3f}{high:>9.3f}{max(times):>9.3f}")
-    tenth = max(1, len(sizes) // 10)
-    trace = [round(float(np.mean(sizes[i : i + tenth]))) for i in range(0, len(sizes), tenth)]
-    print(f"resident memory, MiB: idle {sizes[0]:.0f}, then by tenths {trace}")
+    idle, *later = sizes
+    trace = [round(float(np.mean(part))) for part in np.array_split(later, 10) if len(part)]
+    print(f"resident memory, MiB: idle {idle:.0f}, then by tenths {trace}")
     result = {
         "requests": tally.sent, "answered": answered, "lost": lost, "wrong": wrong,
         "asked_to_wait": tally.asked_to_wait, "seconds": elapsed, "memory": trace,

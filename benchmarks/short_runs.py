@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import in_one_line, new_parser, save
+from common import above_zero, in_one_line, new_parser, positive, save
 from torch import Tensor, nn
 
 from sempic.diffusion import edm
@@ -151,8 +151,8 @@ LR = 4e-3
 def main() -> None:
     parser = new_parser(__doc__)
     parser.add_argument("corpus", type=Path)
-    parser.add_argument("--seconds", type=float, default=240, help="each")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seconds", type=above_zero, default=240, help="each")
+    parser.add_argument("--threads", type=positive, default=1)
     parser.add_argument(
         "--only", metavar="TEXT", default="", help="recipes with TEXT in their names"
     )

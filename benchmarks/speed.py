@@ -107,8 +107,8 @@ def command(arguments: list[str], folder: Path) -> tuple[float, float]:
         capture_output=True,
         text=True,
     )
-    unit = 1024 if sys.platform != "darwin" else 1024 * 1024
-    return seconds, int(done.stdout) / unit
+    unit = 1 if sys.platform == "darwin" else 1024
+    return seconds, int(done.stdout) * unit / 1e6
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from common import new_parser, save
+from common import new_parser, positive, save
 from torch import nn
 
 from sempic.diffusion import edm
@@ -152,8 +152,8 @@ def measure(parts: dict[str, Callable[[int], object]], steps: int) -> dict[str, 
 
 def main() -> None:
     parser = new_parser(__doc__)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=30, help="that are measured")
+    parser.add_argument("--batch", type=positive, default=64)
+    parser.add_argument("--steps", type=positive, default=30, help="that are measured")
     parser.add_argument("--full", action="store_true", help="tensors as large as in earnest")
     args = parser.parse_args()
     torch.set_num_threads(1)

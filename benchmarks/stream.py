@@ -12,10 +12,11 @@ the process.
 from __future__ import annotations
 
 import itertools
+import os
 from fractions import Fraction
 from pathlib import Path
 
-from common import in_one_line, new_parser, now, parse_size
+from common import above_zero, in_one_line, new_parser, now, parse_size, positive
 
 from sempic import api, sequence
 from sempic.evaluation import clips
@@ -26,14 +27,16 @@ from sempic.sequence.painter import Painter
 def main() -> None:
     parser = new_parser(__doc__, figures=False)
     parser.add_argument("clip", type=Path)
-    parser.add_argument("--minutes", type=float, default=10, metavar="N", help="of video")
-    parser.add_argument("--fps", type=int, default=10, metavar="N")
+    parser.add_argument("--minutes", type=above_zero, default=10, metavar="N", help="of video")
+    parser.add_argument("--fps", type=positive, default=10, metavar="N")
     parser.add_argument("--size", type=parse_size, default=(341, 256), metavar="WxH")
     parser.add_argument("--bitrate", metavar="BITS")
     args = parser.parse_args()
+    total = round(60 * args.minutes * args.fps)
+    if total < 10:
+        parser.error("--minutes: ten frames at least")
     rate = Fraction(args.fps)
     frames = clips.read(args.clip, size=args.size, rate=rate, count=100).frames
-    total = round(60 * args.minutes * args.fps)
     coder = api.Codec()
     there_and_back = itertools.cycle([*frames, *frames[-2:0:-1]])
     options = {"bitrate": args.bitrate} if args.bitrate else {}
@@ -41,7 +44,7 @@ def main() -> None:
     unpacker, painter = sequence.Unpacker(), Painter(coder)
     print("{} frames of {}×{}, {}/s".format(total, *args.size, args.fps))
     print("  frame  encode/s  (CPU)  decode/s  (CPU)     bytes  memory, MB")
-    part, done = max(1, total // 10), 0
+    part, done = total // 10, 0
     for count, warm in ((args.fps, False), *((part, True) for _ in range(10))):
         start = now()
         coded = list(itertools.islice(pieces, count))
@@ -59,9 +62,9 @@ def main() -> None:
 
 
 def memory() -> float:
-    """Of this process now, in MB."""
+    """Of this process now, in MB (Linux)."""
     text = Path("/proc/self/statm").read_text()
-    return int(text.split()[1]) * 4096 / 1e6
+    return int(text.split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 if __name__ == "__main__":

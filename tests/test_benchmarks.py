@@ -91,9 +91,75 @@ def test_benchmarks_end_in_one_line_without_their_files(run):
         ("receivers", "pictures none.onnx", "none.onnx: no such model"),
         ("roads", "nowhere", "nowhere: no such folder"),
         ("stream", "nowhere.mp4", "nowhere.mp4: not a video that can be read"),
+        ("labels", "maps --flif nowhere.json", "nowhere.json: no bytes of FLIF at 'default'"),
+        ("missing", "pictures --limit 1 --labels maps", "pictures: FID needs two pictures"),
+        ("segmenter", "pictures --labels maps --reliability a.png", "a.png: the name of the"),
+        ("serve_load", "--workers 9999", "workers is 1…32, not 9999"),
+        ("roads", "skimage --labels maps", "skimage: its photographs have no --labels"),
     ):
         with pytest.raises(SystemExit, match=said):
             run(name, *words.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "said"),
+    [
+        ("batch", "pictures --engines pool,dask", "--engines: dask is not one of pool, ray"),
+        ("batch", "pictures --jobs 0", "--jobs: invalid positive whole number value: '0'"),
+        ("batch", "pictures --limit 0", "--limit: invalid positive whole number value: '0'"),
+        ("coarse", "pictures --factor 3", "--factor: invalid choice: 3"),
+        ("coarse", "pictures --codecs bpg,gif", "--codecs: gif is not one of bpg, "),
+        ("coarse", "pictures --qualities 35,a", "--qualities: invalid list of int value: '35,a'"),
+        ("labels", "maps --model none", "--model: invalid choice: 'none'"),
+        ("labels", "maps --images pictures", "--images is for --model"),
+        ("objects", "pictures --labels maps --sides 64,0", "--sides: invalid list of positive"),
+        ("paper_size", "--num_channels 32 --size 100x50", "--size takes multiples of 32"),
+        ("serve_load", "--clients 0", "--clients: invalid positive whole number value: '0'"),
+        ("stream", "drive.mp4 --minutes 0.01", "--minutes: ten frames at least"),
+        ("stream", "drive.mp4 --minutes -1", "--minutes: invalid number above 0 value: '-1'"),
+    ],
+)
+def test_benchmarks_refuse_wrong_arguments(run, capsys, name, words, said):
+    with pytest.raises(SystemExit, match="2"):
+        run(name, *words.split())
+    assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_figures_go_into_a_folder_that_is_made(folder, run):
+    run("rate", "pictures", "--quality", "5", "--json", "new/folder/out.json")
+    assert json.loads((folder / "new/folder/out.json").read_text())["pictures"] == 2
+
+
+def test_batch_times_the_engine_and_nothing_else(folder, measured, monkeypatch):
+    batch = importlib.import_module("batch")
+    clock = iter(range(0, 100, 10))
+    monkeypatch.setattr(batch.time, "perf_counter", lambda: next(clock))
+
+    def engine(work, jobs, workers):
+        for job in jobs:
+            yield job, [{"path": job.name}]
+
+    monkeypatch.setattr(batch, "ENGINES", {"pool": engine})
+    row = measured("batch", "pictures", "--engines", "pool")["engines"]["pool"]
+    assert row["pictures"] == 2
+    assert (row["first_result"], row["seconds"]) == (10, 30)  # calls 0, 1 and 3
+    assert row["per_second_after_first"] == 1 / 10
+
+
+def test_coarse_leaves_out_the_first_call_which_loads_and_compiles(measured, monkeypatch):
+    coarse = importlib.import_module("coarse")
+    times = iter([1000.0, 1.0, 3.0])
+    monkeypatch.setattr(coarse, "measure", lambda *_: [next(times)] * len(coarse.COLUMNS))
+    (row,) = measured("coarse", "pictures", "--codecs", "webp", "--qualities", "35")
+    assert row["enc ms"] == 2
+
+
+def test_segmenter_needs_probabilities_for_a_diagram(run, monkeypatch):
+    segmenter = importlib.import_module("segmenter")
+    monkeypatch.setattr(segmenter.segment, "load", lambda spec: FakeSegmenter())
+    words = "pictures --labels maps --segmenter own --reliability a.svg"
+    with pytest.raises(SystemExit, match="own gives no probabilities for --reliability"):
+        run("segmenter", *words.split())
 
 
 def test_pictures_are_taken_evenly():
@@ -375,6 +441,21 @@ def test_label_quality_lists_each_level(measured, capsys):
     assert rows[0]["changed"] == 0
     assert rows[0]["bytes"] >= rows[-1]["bytes"]
     assert "* the default; 1 pictures" in capsys.readouterr().out
+
+
+def test_label_quality_takes_a_segmenter_of_other_classes(folder, measured, monkeypatch):
+    label_quality = importlib.import_module("label_quality")
+
+    class Exact(FakeSegmenter):
+        palette = CITYSCAPES.id
+
+        def __call__(self, picture):
+            return translate(street(48, 64)[1], CAMVID.id, CITYSCAPES.id)
+
+    monkeypatch.setattr(label_quality.segment, "load", lambda spec: Exact())
+    words = "pictures --labels maps --glob 0*"
+    lossless, *_ = measured("label_quality", *words.split())["levels"]
+    assert lossless["miou"] > 0.99
 
 
 def test_missing_swaps_scales_repaints_and_finds_grids(folder):

@@ -8,7 +8,7 @@ import torch
 from tiny import inputs, tiny_unet
 
 from sempic import cli
-from sempic.diffusion.checkpoints import flags_from_configs, load_model, open_model
+from sempic.diffusion.checkpoints import flags_from_configs, load_model, open_model, save_model
 from sempic.diffusion.flags import command_line
 from sempic.diffusion.gaussian import DiffusionConfig
 from sempic.diffusion.original import read_original
@@ -33,6 +33,18 @@ def test_original_checkpoints_convert_both_ways(tmp_path, capsys):
     found = read_original(back)
     assert found.keys() == model.state_dict().keys()
     assert all(torch.equal(v, found[k]) for k, v in model.state_dict().items())
+
+
+def test_flags_beside_our_weights_must_fit_them(tmp_path, capsys):
+    model = tiny_unet()
+    ours, back = tmp_path / "o.safetensors", tmp_path / "back.pt"
+    save_model(ours, model.state_dict(), model.config, PROCESS)
+    convert = ["train", "convert", str(ours), str(back)]
+    assert cli.main([*convert, "--num_classes", "34"]) == 2
+    assert f"{ours}: its num_classes is " in capsys.readouterr().err
+    assert not back.exists()
+    assert cli.main([*convert, "--use_fp16", "True"]) == 0
+    assert "--use_fp16 True" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

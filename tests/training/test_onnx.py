@@ -1,5 +1,6 @@
 import dataclasses
 import itertools
+import json
 
 import numpy as np
 import onnx
@@ -45,6 +46,32 @@ def test_a_restored_receiver_computes_the_same(tmp_path, grown):
     torch.testing.assert_close(  # filters are stored as float16
         denoise(again, *args), denoise(network, *args), rtol=0.01, atol=0.005
     )
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"palette": {"name": "own"}}, "classes"),
+        ({"config": {"tail_blocks": 2}}, "no receiver of this architecture: "),
+        ({"config": {"narrow_width": 24}}, "narrow.weight: "),
+    ],
+)
+def test_restore_names_the_file_of_a_fault(tmp_path, capsys, change, why):
+    path = tmp_path / "r.onnx"
+    export_receiver(trained(), path)
+    model = onnx.load(path)
+    (entry,) = (p for p in model.metadata_props if p.key == "sempic")
+    about = json.loads(entry.value)
+    for key, value in change.items():
+        about[key] = {**about[key], **value} if key == "config" else value
+    entry.value = json.dumps(about)
+    onnx.save(model, path)
+    assert train("restore", path, tmp_path / "r.safetensors") == 2
+    said = capsys.readouterr().err
+    assert f"{path}: " in said
+    assert why in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "r.safetensors").exists()
 
 
 def test_an_8_bit_receiver_computes_nearly_the_same(tmp_path, caplog):

@@ -111,18 +111,18 @@ def check_flags(
 ) -> Precision:
     """The precision that `flags` ask for, default: the network's own.
 
-    Raises ModelError if a flag outside `RUNTIME` contradicts the network of `path`.
+    Raises ModelError for impossible flags, and if one outside `RUNTIME` contradicts the network of
+    `path`.
     """
     own = flags_from_configs(replace(unet, precision="float32"), diffusion)
     meaning = _meaning(*configs_from_flags(own))
     for name in sorted(flags.keys() & DEFAULTS.keys() - RUNTIME):
         if _meaning(*configs_from_flags({**own, name: flags[name]})) != meaning:
             raise ModelError(f"{path}: its {name} is {own[name]!r}, not {flags[name]!r}")
-    kinds: dict[str, Precision] = {"use_fp16": "float16", "use_bf16": "bfloat16"}
-    asked = {half: typed(name, flags[name], bool) for name, half in kinds.items() if name in flags}
-    if any(asked.values()):
-        return next(half for half, wanted in asked.items() if wanted)
-    return "float32" if unet.precision in asked else unet.precision
+    asked = configs_from_flags({**own, **flags})[0].precision
+    kinds = {"float16": "use_fp16", "bfloat16": "use_bf16"}
+    is_asked = asked != "float32" or kinds.get(unet.precision) in flags
+    return asked if is_asked else unet.precision
 
 
 def _meaning(unet: UNetConfig, diffusion: DiffusionConfig) -> tuple[object, ...]:

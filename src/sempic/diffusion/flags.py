@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from sempic import fields
-from sempic.errors import ModelError
+from sempic.errors import InputError, ModelError
 from sempic.fields import option
 
 DEFAULTS: dict[str, Any] = {
@@ -63,6 +63,8 @@ class SamplingConfig:
 
     def __post_init__(self) -> None:
         fields.check(self)
+        if self.eta and self.solver != "ddim":
+            raise InputError(f"eta is for solver ddim, not for {self.solver}")
 
 
 def command_line(flags: Mapping[str, object]) -> str:

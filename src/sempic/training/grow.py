@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sempic.errors import ModelError
+from sempic.errors import ModelError, naming
 from sempic.jobs import apart
 from sempic.networks.compact import CompactNet
 from sempic.networks.weights import load_network, load_receiver, palette_of, save_network
@@ -67,7 +67,10 @@ def as_cityscapes(network: CompactNet) -> CompactNet:
 def run(options: GrowOptions) -> None:
     """`sempic train grow`."""
     apart((options.weights,), options.output)
-    save_network(as_cityscapes(load_receiver(options.weights)), options.output)
+    network = load_receiver(options.weights)
+    with naming(options.weights):
+        grown = as_cityscapes(network)
+    save_network(grown, options.output)
 
 
 def average(options: AverageOptions) -> None:

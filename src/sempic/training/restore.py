@@ -19,7 +19,7 @@ import onnx.numpy_helper
 import torch
 from torch import Tensor, nn
 
-from sempic.errors import JSON_FAULTS, InputError, ModelError, refused
+from sempic.errors import JSON_FAULTS, InputError, ModelError, naming, refused
 from sempic.evaluation.folders import find_pictures, spread
 from sempic.jobs import apart, read_picture
 from sempic.networks.compact import CompactConfig, CompactNet
@@ -50,18 +50,17 @@ def _constants(model: onnx.ModelProto) -> dict[str, Tensor]:
 def _named(model: onnx.ModelProto, own: dict[str, Tensor]) -> dict[str, Tensor]:
     """The model's tensors that have names of the state `own`, in its shapes. Raises ModelError."""
     stored = {k.removeprefix("network."): v for k, v in _constants(model).items()}
-    found = {k: _cropped(v, own[k].shape) for k, v in stored.items() if k in own}
-    for name, value in found.items():
-        if value.shape != own[name].shape:
-            raise ModelError(f"{name}: {tuple(value.shape)}, expected {tuple(own[name].shape)}")
-    return found
+    return {k: _cropped(k, v, own[k].shape) for k, v in stored.items() if k in own}
 
 
-def _cropped(weight: Tensor, shape: torch.Size) -> Tensor:
-    """A weight without the zero channels that `graph.simplify` adds."""
-    if weight.ndim != 4 or weight[:, shape[1] :].any():
-        return weight
-    return weight[:, : shape[1]]
+def _cropped(name: str, weight: Tensor, shape: torch.Size) -> Tensor:
+    """A weight of this shape, without the zero channels that `graph.simplify` adds. Raises
+    ModelError."""
+    if weight.ndim == 4 and not weight[:, shape[1] :].any():
+        weight = weight[:, : shape[1]]
+    if weight.shape != shape:
+        raise ModelError(f"{name}: {tuple(weight.shape)}, expected {tuple(shape)}")
+    return weight
 
 
 def restore_receiver(model: onnx.ModelProto, network: CompactNet) -> None:
@@ -106,10 +105,7 @@ def restore_segmenter(
         if conv in moments:
             return
         weight, bias = next(parts)
-        weight = _cropped(weight, conv.weight.shape)
-        if weight.shape != conv.weight.shape:
-            raise ModelError(f"{tuple(weight.shape)}, expected {tuple(conv.weight.shape)}")
-        conv.weight.copy_(weight)
+        conv.weight.copy_(_cropped("a convolution", weight, conv.weight.shape))
         one, eps = torch.ones_like(bias), norm_of[conv].eps
         _set(norm_of[conv], 0 * one, one - eps, one, bias)  # adds the bias alone, for now
         moments[conv] = []
@@ -185,12 +181,16 @@ def run(options: RestoreOptions) -> None:
     network: CompactNet | SegmentationNet
     if "image" not in names:
         network = CompactNet(configured(CompactConfig, config, name))
-        restore_receiver(model, network)
+        with naming(name):
+            restore_receiver(model, network)
     elif options.images is None:
         raise ModelError("a segmenter's norms are measured on pictures: say which with --images")
     else:
         network = SegmentationNet(configured(SegmenterConfig, config, name))
-        restore_segmenter(model, network, _batches(options.images))
+        pictures = _batches(options.images)
+        with naming(name):
+            restore_segmenter(model, network, pictures)
     if about.get("palette") is not None:
-        network.palette = from_description(about["palette"])
+        with naming(name, ModelError):
+            network.palette = from_description(about["palette"])
     save_network(network, options.output)

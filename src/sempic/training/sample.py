@@ -18,7 +18,7 @@ from sempic import codec, files, pictures
 from sempic.diffusion.checkpoints import open_model
 from sempic.diffusion.flags import DEFAULTS, SamplingConfig
 from sempic.diffusion.receiver import Condition, ready, reconstruct
-from sempic.errors import OutputError
+from sempic.errors import InputError, OutputError
 from sempic.palette import Palette
 from sempic.scene import Image, LabelMap
 from sempic.training.data.readers import Item
@@ -86,6 +86,8 @@ def run(flags: Mapping[str, Any]) -> None:
     config, data = filled_in(SampleConfig, flags), filled_in(PaperOptions, flags)
     solver = {"solver": "ddim"} if config.use_ddim else {}
     sampling = filled_in(SamplingConfig, {**solver, **flags})
+    if config.use_ddim and sampling.solver != "ddim":
+        raise InputError(f"use_ddim is solver ddim, not {sampling.solver}")
     network = {name: value for name, value in flags.items() if name in DEFAULTS}
     model, process = open_model(Path(config.model_path), network or None)
     model = ready(model)

@@ -71,10 +71,12 @@ def test_each_cityscapes_class_begins_as_its_camvid_class():
         as_cityscapes(network)
 
 
-def test_grow_command_makes_a_receiver_of_cityscapes(tmp_path):
+def test_grow_command_makes_a_receiver_of_cityscapes(tmp_path, capsys):
     save_network(trained(), tmp_path / "a.safetensors")
     assert train("grow", tmp_path / "a.safetensors", tmp_path / "b.safetensors") == 0
     assert load_receiver(tmp_path / "b.safetensors").config.classes == 19
+    assert train("grow", tmp_path / "b.safetensors", tmp_path / "c.safetensors") == 2
+    assert "b.safetensors: this receiver knows 19 classes, not 11" in capsys.readouterr().err
 
 
 def run(made, name, command, *more):
