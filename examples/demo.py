@@ -19,7 +19,7 @@ import PIL.ImageDraw
 import PIL.ImageFont
 
 import sempic
-from sempic import api, files, pictures
+from sempic import api, files, jobs, pictures
 from sempic.server.coder import best_within
 
 STREET = Path(__file__).parent / "street.jpg"
@@ -45,7 +45,9 @@ def main() -> int:
 
 
 def run(picture: Path, folder: Path) -> None:
-    original = pictures.read(picture.read_bytes())
+    original = jobs.read_picture(picture)
+    for name in (f"{picture.stem}.png", "side-by-side.png"):
+        jobs.apart([picture], folder / name)
     start = time.perf_counter()
     stream = sempic.encode(original)
     encoded = time.perf_counter()
@@ -58,7 +60,7 @@ def run(picture: Path, folder: Path) -> None:
         + ", ".join(f"{name} {size}" for name, size in info["chunks"].items())
     )
     print(f"encode {encoded - start:.2f} s, decode and AVIF {decoded - encoded:.2f} s")
-    folder.mkdir(parents=True, exist_ok=True)
+    files.make_folder(folder)
     files.write(folder / f"{picture.stem}.sempic", stream)
     files.write(folder / f"{picture.stem}.png", pictures.encode(panels[3][1], ".png"))
     files.write(folder / "side-by-side.png", pictures.encode(beside(panels, 3), ".png"))

@@ -83,6 +83,27 @@ def test_the_folder_of_maps_may_be_one_that_decode_has_written(shots):
     assert contents_of("again") == contents_of("coded")
 
 
+def test_each_picture_has_a_map_of_its_own_where_names_are_alike():
+    maps = {"train": LABELS, "val": np.roll(LABELS, 1, 1)}
+    for folder, labels in maps.items():
+        for path in (f"shots/{folder}", f"maps/{folder}"):
+            Path(path).mkdir(parents=True)
+        PIL.Image.fromarray(IMAGE).save(f"shots/{folder}/0.png")
+        PIL.Image.fromarray(labels).save(f"maps/{folder}/0.png")
+    PIL.Image.fromarray(LABELS).save("maps/0.png")
+    run = ["encode", "shots/train", "shots/val", "-o"]
+    assert cli.main([*run, "coded", "--labels", "maps"]) == 0
+    for folder, labels in maps.items():
+        stream = Path(f"coded/{folder}/0.sempic").read_bytes()
+        assert np.array_equal(sempic.unpack(stream).labels, labels)
+
+    Path("shots/val/0.png").rename("shots/train/0.tif")  # 0.png.labels.png, 0.tif.labels.png
+    assert cli.main(["encode", "shots/train", "-o", "coded"]) == 0
+    assert cli.main(["decode", "coded", "-o", "written", "--only", "labels"]) == 0
+    assert cli.main(["encode", "shots/train", "--labels", "written", "-o", "again"]) == 0
+    assert contents_of("again").keys() == {"0.png.sempic", "0.tif.sempic"}
+
+
 @pytest.fixture
 def importable(monkeypatch):
     """Let workers import this module."""
@@ -284,6 +305,7 @@ def test_a_manifest_of_other_settings_is_refused(shots, capsys):
     before = Path("m.jsonl").read_bytes()
     run = ["encode", *shots, "-o", "out", "--manifest", "m.jsonl"]
     refused(capsys, [*run, "-q", "9"], "other settings, quality 5 and not 9; remove it")
+    refused(capsys, "decode out -o png --manifest m.jsonl", "settings, those of another command")
     assert Path("m.jsonl").read_bytes() == before
     for other in ("something else\n", "[" * 3000 + "\n"):  # deeper than Python's parser goes
         Path("m.jsonl").write_text(other)

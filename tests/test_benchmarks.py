@@ -343,7 +343,13 @@ def test_demo_of_a_picture(folder, run, capsys):
     assert written == {"a b.sempic", "a b.png", "side-by-side.png"}
     assert "bpp" in capsys.readouterr().out
     assert run("demo", "maps") == 2
-    assert "demo: " in capsys.readouterr().err
+    assert "demo: maps: " in capsys.readouterr().err
+    before = (folder / "demo/a b.png").read_bytes()
+    assert run("demo", "demo/a b.png") == 2
+    assert (folder / "demo/a b.png").read_bytes() == before
+    (folder / "broken.png").write_bytes(b"no picture")
+    assert run("demo", "broken.png") == 2
+    assert "demo: broken.png: not a picture" in capsys.readouterr().err
 
 
 def test_demo_of_a_picture_without_a_map(folder):

@@ -594,6 +594,8 @@ def test_an_empty_argument_is_not_the_current_folder(command, capsys):
         ["encode", "a.png", "--max-side", "0"],
         ["decode", "a.sempic", "--steps", "0"],
         ["decode", "a.sempic", "--only", "sound"],
+        ["encode", "a.png", "--qualty", "3"],
+        ["info", "a.sempic", "-o", "a.txt"],
     ],
 )
 def test_wrong_usage(wrong, capsys):
@@ -601,7 +603,10 @@ def test_wrong_usage(wrong, capsys):
         cli.main(wrong)
     assert exit.value.code == 2
     said = capsys.readouterr().err
-    assert said.startswith("usage: sempic")
+    usage = (
+        f"usage: sempic {wrong[0]} " if wrong and wrong[0] in commands.COMMANDS else "usage: sempic"
+    )
+    assert said.startswith(usage)
     assert [line for line in said.splitlines() if ": error: " in line] == said.splitlines()[-1:]
 
 

@@ -138,7 +138,8 @@ def test_the_options_of_the_command_line_are_the_checked_ones(capsys):
     for wrong, said in (
         ("--label-quality 9", "label_quality is 1…5 or lossless, not 9"),
         ("--label-quality best", "label_quality is 1…5 or lossless, not 'best'"),
-        ("--quality best", "invalid value: 'best'"),
+        ("--quality best", "quality is a whole number, not 'best'"),
+        ("--target-bpp little", "target_bpp is a number, not 'little'"),
         ("--importance car", "'car' is not NAME=NUMBER"),
         ("--palette nowhere", "palette 'nowhere' is not one of"),
         ("--ignore-label 256", "ignore_label is 0…255, not 256"),

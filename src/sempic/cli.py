@@ -30,7 +30,11 @@ def _run(argv: list[str]) -> int:
         try:
             if name in COMMANDS and not COMMANDS[name].trains:
                 _refuse_empty(argv)
-            args = commands.parsers(name)[0].parse_args(argv)
+            parser, parsers = commands.parsers(name)
+            args, unknown = parser.parse_known_args(argv)
+            if unknown:  # argparse would show the usage of `sempic`, which lists no option
+                own = parsers.get(name, parser)
+                own.error(f"unrecognized arguments: {' '.join(unknown)}")
             if vars(args).get("json"):
                 jobs.need_stdout()
             return int(commands.load(name).run(args))

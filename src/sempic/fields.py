@@ -227,6 +227,10 @@ def _parsed(kind: Any, text: str) -> Any:
         if text not in typing.get_args(kind):
             raise ValueError
         return text
+    if kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+        return text  # no number, as `_checked` says
     if origin not in (typing.Union, types.UnionType):
         return kind(text)
     for member in typing.get_args(kind):

@@ -37,7 +37,7 @@ class Job:
     source: Path | None
     """None: standard input."""
     relative: Path
-    """The source, relative to the input folder."""
+    """The source, relative to the input folder; with the folder's name where the target has it."""
     target: Path | None
     """None: no output. STDOUT: standard output."""
     mkdir: bool
@@ -174,6 +174,7 @@ class _Source:
     path: Path | None
     """None: standard input."""
     relative: Path
+    """The source, relative to `root`; where targets would clash, to its parent folder."""
     root: Path
     """The input folder, or the folder of an input file."""
     fault: str | None = None
@@ -184,8 +185,6 @@ class _Source:
     target: Path | None = None
     real: str = ""
     """The target's path without links, which takes time to find; "": no target."""
-    keeps_root: bool = False
-    """Whether the target's path includes the name of the root."""
     keeps_suffix: bool = False
     """Whether the target's name includes the suffix of the source."""
 
@@ -204,8 +203,7 @@ class _Source:
                 raise OutputError(f"{self.path}: name the output with -o")
             self.aim(self.path.with_name(name))
             return
-        root = (os.path.basename(os.path.abspath(self.root)),) if self.keeps_root else ()
-        self.aim(self.output_folder.joinpath(*root, *relative.parent.parts, name))
+        self.aim(self.output_folder.joinpath(*relative.parent.parts, name))
 
 
 def _sources(
@@ -273,7 +271,7 @@ def _separate(sources: list[_Source]) -> None:
     alike = {root for several in roots if len(several) > 1 for root in several}
     for source in sources:
         if source.root in alike and source.target:
-            source.keeps_root = True
+            source.relative = os.path.basename(os.path.abspath(source.root)) / source.relative
             source.name_target()
     while short := [
         source

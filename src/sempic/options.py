@@ -206,7 +206,7 @@ class EncodeOptions(SenderOptions):
         metavar="CLASS,…",
     )
     check: bool = option(
-        "decode the stream, send objects that a verifier no longer finds in windows, and add the "
+        "decode the stream, send in windows what a verifier no longer finds, and add the "
         "verdict to the stream",
         False,
     )

@@ -45,6 +45,19 @@ def test_a_container_takes_no_more_threads_than_cores(monkeypatch, quota, count)
     assert runtime.Session(Path("model.onnx")).inner() == count
 
 
+@needs_models
+@pytest.mark.parametrize("text", ["Failed to allocate memory for a buffer", "std::bad_alloc"])
+def test_want_of_memory_is_a_memory_error(monkeypatch, text):
+    class Full:
+        def run(self, *_):
+            raise RuntimeError(text)
+
+    segmenter = segment.load()
+    monkeypatch.setattr(runtime.Session, "inner", lambda _: Full())
+    with pytest.raises(MemoryError):
+        segmenter(np.zeros((32, 32, 3), np.uint8))
+
+
 def test_workers_begin_nothing_after_the_end():
     begun, gate = [], threading.Event()
 

@@ -258,3 +258,10 @@ def test_invalid_scenes_options_and_networks_are_refused(path, tmp_path):
     onnx.save(foreign, tmp_path / "foreign.onnx")
     with pytest.raises(ModelError, match="sigma_max"):
         Receiver(tmp_path / "foreign.onnx")
+    failing = onnx.load(path)
+    failing.graph.input[0].name = "noise"
+    for node in failing.graph.node:
+        node.input[:] = ["noise" if name == "noisy" else name for name in node.input]
+    onnx.save(failing, tmp_path / "failing.onnx")
+    with pytest.raises(ModelError, match=r"failing\.onnx: the receiver failed"):
+        Receiver(tmp_path / "failing.onnx")(scene())

@@ -92,6 +92,8 @@ class Manifest:
 
 def _differing(before: Record, now: Record) -> str:
     """The settings that differ, for a message; "" if none does."""
+    if before.keys() != now.keys():
+        return "those of another command or version"
     pairs = {name: (before.get(name), now.get(name)) for name in before | now}
     return ", ".join(
         f"{name} {checks.shown(old)} and not {checks.shown(new)}"

@@ -79,8 +79,9 @@ class Encode:
         if not os.path.isdir(path):
             return path
         plain = path / job.relative.with_suffix(".png")
-        written = plain.with_suffix(".labels.png")
-        return written if os.path.exists(written) and not os.path.exists(plain) else plain
+        # `decode` writes a.labels.png, and beside another a.* a.jpg.labels.png.
+        written = (plain.with_suffix(".labels.png"), path / f"{job.relative}.labels.png")
+        return next((file for file in (plain, *written) if os.path.exists(file)), plain)
 
     def _read_map(self, path: Path) -> tuple[LabelMap, int]:
         """A label map and the id of its palette: that of the options, or of its colours."""

@@ -60,7 +60,14 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="a folder of pictures, a data set with val/ and valannot/, videos, or a folder of "
         "videos",
     )
-    parser.add_argument("-o", "--output", type=Path, default=Path("report"), metavar="DIR")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("report"),
+        metavar="DIR",
+        help="folder of the report; default report",
+    )
     parser.add_argument(
         "--codecs",
         type=_measuring.listed,

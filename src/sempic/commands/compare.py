@@ -17,7 +17,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("original", type=Path)
     parser.add_argument("versions", type=Path, nargs="+", metavar="VERSION")
-    parser.add_argument("-o", "--output", type=Path, default=Path("compare.html"), metavar="PAGE")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("compare.html"),
+        metavar="PAGE",
+        help="the page, HTML; default compare.html",
+    )
     parser.add_argument("--labels", type=Path, metavar="MAP", help="human label map, for mIoU")
     parser.add_argument(
         "--steps", type=_files.positive, default=1, metavar="N", help="for .sempic; default 1"

@@ -157,17 +157,32 @@ def _start(path: Path, shown: Path, count: int) -> Any:
     if not path.is_file():
         raise ModelError(f"{shown}: no such model")
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what stops a run is its exception, too
     options.enable_mem_pattern = False  # would keep memory for each size of picture
     # Without threads that spin after a run, and occupy cores, decoding is a third faster.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Limits threads where several processes share a machine.
     options.intra_op_num_threads = count
     # onnxruntime's errors share no base class.
-    with refused(ModelError, f"{shown}: not a usable ONNX model", Exception, unfit=True):
+    with (
+        refused(ModelError, f"{shown}: not a usable ONNX model", Exception, unfit=True),
+        _memory_errors(),
+    ):
         # onnxruntime opens no file whose name is not UTF-8.
         model = path if processes.readable(str(path)) == str(path) else path.read_bytes()
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+@contextlib.contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Makes a MemoryError of onnxruntime's errors for want of memory, which only their text
+    tells."""
+    try:
+        yield
+    except Exception as error:
+        if any(text in str(error) for text in ("allocate memory", "bad_alloc")):
+            raise MemoryError from error
+        raise
 
 
 _LARGE = 1 << 19
@@ -175,7 +190,7 @@ _LARGE = 1 << 19
 
 
 def run(session: Session, output: str, feed: dict[str, Any]) -> Any:
-    """One output of a session of `load`.
+    """One output of a session of `load`. Raises MemoryError, or an error of onnxruntime's.
 
     Tensors share a memory arena, because mapping each one takes a fifth of the time. The arena is
     kept for the next picture, and freed after a large one.
@@ -185,5 +200,6 @@ def run(session: Session, output: str, feed: dict[str, Any]) -> Any:
     options = ort.RunOptions()
     if max(array.size for array in feed.values()) > _LARGE:
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-    (array,) = session.inner().run([output], feed, options)
+    with _memory_errors():
+        (array,) = session.inner().run([output], feed, options)
     return array

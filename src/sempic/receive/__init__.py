@@ -14,7 +14,7 @@ import numpy.typing as npt
 import PIL.Image
 
 from sempic import coarse, models, progress, roles, texture
-from sempic.errors import InputError, ModelError, install_hint, warn
+from sempic.errors import InputError, ModelError, install_hint, refused, warn
 from sempic.models import RENOISE, runtime
 from sempic.palette import (
     CAMVID,
@@ -71,6 +71,7 @@ class Receiver:
     def __init__(self, path: str | Path | None = None) -> None:
         """path: None is the bundled receiver. Raises ModelError if the file is no such receiver."""
         path = Path(path) if path is not None else models.find(models.RECEIVER)
+        self._path = path
         self._session, metadata = runtime.load(path)
         try:
             self.model_id: int | None = int(metadata["model_id"])
@@ -110,8 +111,8 @@ class Receiver:
 
         Raises:
             InputError: an argument out of range.
-            ModelError: the scene has no coarse picture, its palette is not the receiver's, or the
-                network has no input for fidelity.
+            ModelError: the scene has no coarse picture, its palette is not the receiver's, the
+                network has no input for fidelity, or it fails.
         """
         _check_controls(steps, seed, guidance, fidelity)
         if fidelity and "fidelity" not in self.controls:
@@ -215,7 +216,8 @@ class Receiver:
             feed["texture"] = small[None, 3:]
         if "fidelity" in self.controls:
             feed["fidelity"] = np.array([fidelity], np.float32)
-        residual: _Floats = runtime.run(self._session, "residual", feed)[0]
+        with refused(ModelError, f"{self._path}: the receiver failed", Exception, unfit=True):
+            residual: _Floats = runtime.run(self._session, "residual", feed)[0]
         return residual
 
 
