@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import io
 import math
 import os
@@ -382,6 +383,21 @@ def test_soft_large_pictures_are_labelled_at_half_their_size():
     ):
         assert not sempic.unpack(codec.encode(picture, **options)).halved
     assert sizes[1:] == [(421, 500)] * 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"labels": LABELS[:, :100]}, "is 100×96, the picture 128×96"),
+        ({"labels": LABELS.astype(int)}, r"is uint8 \(height, width\), not "),
+        ({"labels": LABELS + np.uint8(12)}, "palette camvid ends at 11"),
+        ({"palette": 77}, "palette 77 is not one of"),
+    ],
+)
+def test_a_changed_map_that_does_not_fit_its_scene_is_refused(changes, said, codec):
+    scene = dataclasses.replace(sempic.unpack(codec.encode(IMAGE)), **changes)
+    with pytest.raises(LabelMapError, match=said):
+        codec.synthesize(scene)
 
 
 @pytest.mark.parametrize("factor", [4, 8])

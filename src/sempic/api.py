@@ -448,7 +448,8 @@ class Codec:
         guidance: float | None = None,
         fidelity: float | None = None,
     ) -> Image:
-        """The receiver's picture of a scene, uint8 (height, width, 3); arguments as `decode`."""
+        """The receiver's picture of a scene, uint8 (height, width, 3); arguments and errors as
+        `decode`, and LabelMapError for a changed map that does not fit scene or palette."""
         _need_scene(scene)
         options = DecodeOptions(steps=steps, seed=seed, guidance=guidance, fidelity=fidelity)
         return self._synthesized(scene, options)
@@ -631,8 +632,12 @@ decode = _of_the_shared(Codec.decode)
 
 
 def _need_scene(value: object) -> None:
+    """Raises InputError for what is no scene, LabelMapError for one whose map does not fit it."""
     if not isinstance(value, Scene):
         raise InputError(f"a scene is a sempic.Scene of unpack, not {type(value).__name__}")
+    if (labels := value.labels) is not None:
+        size = {"width": value.width, "height": value.height}
+        codec.check_labels(labels, **size, palette=value.palette)
 
 
 def _model(role: str, model: Any, *attributes: str) -> Any:

@@ -212,6 +212,11 @@ def test_more_workers_than_a_machine_bears_are_refused():
         app.Settings(workers=100000)
 
 
+def test_a_time_limit_beyond_the_clock_s_is_refused():
+    with pytest.raises(InputError, match="seconds is"):
+        app.Settings(seconds=1e99)
+
+
 @pytest.mark.parametrize(
     ("host", "cause"),
     [

@@ -132,6 +132,8 @@ def test_a_restored_segmenter_computes_the_same_and_can_train(tmp_path, capsys):
         assert train(*restore, "--images", tmp_path / folder) == 2
         assert why in capsys.readouterr().err
     assert train(*restore, "--images", data / "train") == 0
+    assert train("export", tmp_path / "s.safetensors", tmp_path / "t.onnx", "--model-id", 3) == 2
+    assert "--model-id is for receivers" in capsys.readouterr().err
     again = load_segmenter(tmp_path / "s.safetensors")
     with torch.no_grad():
         torch.testing.assert_close(again(x), network(x), rtol=0.02, atol=0.02)

@@ -17,7 +17,9 @@ class Settings(Models):
         "processes that code, one job at a time each", 2, low=1, high=processes.most(), metavar="N"
     )
     queue: int = option("requests that may wait for a worker; more get 429", 16, low=1, metavar="N")
-    seconds: float = option("time limit of a request, waiting included", 60.0, above=0, metavar="N")
+    seconds: float = option(
+        "time limit of a request, waiting included", 60.0, above=0, high=86400, metavar="N"
+    )
     max_bytes: int = option("bytes of the largest body of a request", 1 << 25, low=1, metavar="N")
     max_pixels: int = option(
         "pixels of the largest picture that is coded or decoded; pictures that max_side scales "

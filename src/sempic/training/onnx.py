@@ -346,6 +346,8 @@ def export(options: ExportOptions) -> None:
         feeds = first_inputs(corpus, network.config, palette_of(network)) if corpus else None
         export_receiver(network, options.output, model_id=options.model_id, feeds=feeds)
     else:
+        if options.model_id != ExportOptions.model_id:
+            raise ModelError("--model-id is for receivers: a segmenter has none")
         feeds = pictures_of(corpus, ENLARGE) if corpus else None
         export_segmenter(network, options.output, feeds=feeds)
     print(f"{options.output}: {options.output.stat().st_size / 1e6:.1f} MB")
