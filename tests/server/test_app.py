@@ -213,7 +213,7 @@ def test_more_workers_than_a_machine_bears_are_refused():
 
 
 def test_a_time_limit_beyond_the_clock_s_is_refused():
-    with pytest.raises(InputError, match="seconds is"):
+    with pytest.raises(InputError, match="seconds must be 86400 or less"):
         app.Settings(seconds=1e99)
 
 
