@@ -467,6 +467,44 @@ def test_images_selects_pictures_in_tars_by_suffix(capsys):
     assert found["a.gt.png"] == grey
 
 
+def test_members_keep_the_key_of_their_sample(capsys):
+    """`tar -C folder .` puts ./ before all names; WebDataset compares whole names."""
+    png = pictures.encode(IMAGE, ".png")
+    tar("a.tar", **{"./a.png": png, "./a.json": b"{}", "../b.left.png": png, "/c.png": png})
+    assert cli.main(["encode", "a.tar", "-o", "out.tar"]) == 0
+    names = {"./a.sempic", "./a.json", "../b.left.sempic", "/c.sempic"}
+    assert contents("out.tar").keys() == names
+    write_tar("a.tar", [("a.png", png), ("a.png", png)])
+    refused(capsys, "encode a.tar -o b.tar", "a.tar: two members are named a.png\n")
+
+
+@pytest.mark.parametrize("moment", ["nan", "inf", "-inf"])
+def test_a_member_whose_time_is_no_number_is_coded(moment):
+    info = tarfile.TarInfo("a.png")
+    info.pax_headers = {"mtime": moment}
+    with tarfile.open("a.tar", "w") as out:
+        out.addfile(info)
+    changed = change(Path("a.tar").read_bytes(), lambda _: b"1", lambda members: members, ".x")
+    Path("b.tar").write_bytes(changed)
+    assert contents("b.tar") == {"a.x": b"1"}
+
+
+def test_a_sparse_member_may_not_claim_any_number_of_bytes():
+    def changed(size):
+        info = tarfile.TarInfo("a.bin")
+        info.size = 512
+        sparse = {"size": size, "map": "0,512", "numblocks": 1}
+        info.pax_headers = {f"GNU.sparse.{name}": str(value) for name, value in sparse.items()}
+        with tarfile.open("a.tar", "w") as out:
+            out.addfile(info, io.BytesIO(bytes(512)))
+        data = Path("a.tar").read_bytes()
+        return change(data, lambda member: member.data, lambda members: members, "")
+
+    assert len(changed(1 << 20)) > 1 << 20
+    with pytest.raises(InputError, match=r"damaged tar: a\.bin: more than 256 MiB"):
+        changed(1 << 40)
+
+
 def test_tars_with_dangling_links_are_refused(capsys):
     with tarfile.open("a.tar", "w") as out:
         link = tarfile.TarInfo("a.png")
