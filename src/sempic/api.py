@@ -387,6 +387,7 @@ class Codec:
                 coarse_picture = helper.submit(drafts.code, pixels, palette, halved, options)
             labels = prediction.map_for_still(options.found_quality, options.importance)
         if labels is None:
+            warn("sent without a label map: nearly all of it would be one class")
             return None, palette, None
         if halved:
             labels = codec.repeated(labels, 2, pixels.shape[:2])

@@ -304,6 +304,23 @@ def test_a_table_on_the_command_line(tmp_path, capsys, monkeypatch, codec):
     assert f"{tmp_path / 'none.json'}: no table of groups" in capsys.readouterr().err
 
 
+def test_the_verifier_sees_the_picture_that_is_decoded():
+    """Windows of `keep` were blended twice, so that their borders faded less than decoded ones."""
+    seen = []
+
+    def predict(image):
+        seen.append(image)
+        return sharp_car(image), None
+
+    verifier = check.Verifier(predict=predict, palette=CAMVID.id, digest="0badcafe")
+    coder = sempic.Codec(FakeSegmenter(), Blurred(), verifier)
+    for budget in (0, 5.0):
+        options = {"keep_boxes": [(8, 8, 16, 16)], "check": True, "check_budget": budget}
+        stream = coder.encode(IMAGE, labels=LABELS, **options)
+        assert len(shown(stream)) == 1 + bool(budget)
+        assert np.array_equal(seen[-1], np.asarray(coder.decode(stream)))
+
+
 def test_synthesize_shows_windows_with_any_receiver(codec):
     scene = sempic.unpack(codec.encode(IMAGE, labels=LABELS, keep="car"))
     bare = sempic.Codec(FakeSegmenter(), lambda scene, **k: np.zeros((96, 128, 3), np.uint8))

@@ -140,7 +140,7 @@ def with_one(value, output, at):
 
 
 @pytest.mark.parametrize(
-    "output, message",
+    ("output", "message"),
     [
         (with_one(-3, np.zeros((1, 64, 64), np.int64), (0, 5, 5)), "ids -3…0 are not 0…255"),
         (with_one(256, np.zeros((1, 64, 64), np.int64), (0, 5, 5)), "ids 0…256 are not 0…255"),
