@@ -307,9 +307,16 @@ def test_a_manifest_of_other_settings_is_refused(shots, capsys):
     refused(capsys, [*run, "-q", "9"], "other settings, quality 5 and not 9; remove it")
     refused(capsys, "decode out -o png --manifest m.jsonl", "settings, those of another command")
     assert Path("m.jsonl").read_bytes() == before
-    for other in ("something else\n", "[" * 3000 + "\n"):  # deeper than Python's parser goes
+    # 3000 brackets are deeper than Python's parser goes.
+    for other in ("something else\n", "[" * 3000 + "\n", "[]\n", '{"settings": 5}\n'):
         Path("m.jsonl").write_text(other)
         refused(capsys, run, "not a manifest")
+    for file in ("5", "null", "[]"):  # lines without sense: their files are coded again
+        record = f'{{"file": {file}, "output": "out/0.sempic", "error": null}}\n'
+        Path("m.jsonl").write_bytes(before.splitlines(keepends=True)[0] + record.encode())
+        capsys.readouterr()
+        assert cli.main(run) == 2
+        assert capsys.readouterr().err.endswith("sempic: 1 of 4 files failed\n")  # the broken shot
     assert cli.main(["encode", "shots/0.png", "-o", "-", "--manifest", "n.jsonl"]) == 2
 
 

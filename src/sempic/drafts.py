@@ -264,12 +264,15 @@ def _texture(pixels: Image, plain: Draft, palette: Palette) -> texture.Texture:
 def _scaled(
     boxes: Collection[Box], full: tuple[int, int], size: tuple[int, int]
 ) -> Collection[Box]:
-    """Boxes in a picture of (height, width) `full`, scaled with the picture to `size`."""
+    """Boxes in a picture of (height, width) `full`, scaled with the picture to `size`; raises
+    InputError for one outside."""
     if full == size:
         return boxes
     down, right = (small / large for small, large in zip(size, full, strict=True))
     found: list[Box] = []
-    for x, y, width, height in boxes:
+    for box in boxes:
+        choice.check_box(box, full[::-1])  # here, because a message has the user's numbers
+        x, y, width, height = box
         left, top = math.floor(x * right), math.floor(y * down)
         end, bottom = math.ceil((x + width) * right), math.ceil((y + height) * down)
         found.append((left, top, end - left, bottom - top))

@@ -176,6 +176,16 @@ def test_unknown_classes_and_boxes_outside_the_picture_are_refused(codec, labels
             codec.encode(IMAGE, labels=labels, **options)
 
 
+@pytest.mark.parametrize("box", [(128, 0, 5, 5), (0, 96, 5, 5), (-5, 0, 5, 5), (0, -5, 5, 5)])
+def test_a_box_outside_is_named_as_it_was_given(codec, box):
+    said = f"the box {','.join(map(str, box))} is not in the picture of 128×96"
+    for more in ({}, {"max_side": 64}):
+        with pytest.raises(InputError, match=f"^{said}$"):
+            codec.encode(IMAGE, labels=LABELS, keep_boxes=[box], **more)
+    x, y = (side - (side > 0) for side in box[:2])
+    assert shown(codec.encode(IMAGE, labels=LABELS, keep_boxes=[(x, y, 6, 6)], max_side=64))
+
+
 def test_a_warning_tells_what_needs_a_label_map(codec):
     box = {"keep_boxes": [(0, 0, 8, 8)]}
     for options, said in (
