@@ -48,6 +48,7 @@ class Drafts:
         plain: Draft,
         options: EncodeOptions,
         *,
+        seen: LabelMap | None,
         full: tuple[int, int],
         coarse_picture: Future[Coded] | None,
     ) -> None:
@@ -56,6 +57,7 @@ class Drafts:
             pixels: the picture to send, uint8 (H, W, 3).
             plain: the draft without coarse picture, windows and texture.
             options: of the encoding.
+            seen: the map before it was simplified, uint8 (H, W); None: there is none.
             full: (height, width) of the picture that `keep_boxes` refer to.
             coarse_picture: of the one level, if another thread codes it.
 
@@ -69,10 +71,11 @@ class Drafts:
         sent = choice.kept(plain.labels, palette, options.keep, boxes, size=size)
         if not options.imagine:
             self.never = np.zeros_like(sent)
-        elif plain.labels is None:  # objects may be anywhere
+        elif plain.labels is None or seen is None:  # objects may be anywhere
             self.never = np.ones_like(sent)
-        else:
+        else:  # of objects that the sent map leaves out, too
             self.never = choice.imagined(plain.labels, palette, options.imagine)
+            self.never |= choice.imagined(seen, palette, options.imagine)
         self.sent = sent & ~self.never
         to_send = options.keep or options.keep_boxes or options.check
         if plain.labels is None and options.imagine and to_send:
