@@ -1,7 +1,10 @@
 import json
+import sys
+import types
 
 import numpy as np
 import onnx
+import PIL.Image
 import pytest
 from onnx import TensorProto, helper
 
@@ -117,7 +120,7 @@ def test_invalid_networks_are_refused(tmp_path, picture, monkeypatch):
     onnx.save(model, wide)
     with pytest.raises(ModelError, match="no label map"):
         segment.load(str(wide))(picture)
-    monkeypatch.setitem(__import__("sys").modules, "transformers", None)
+    monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ModelError, match=r"\.\[hf\]"):
         segment.load("hf:somebody/something")
 
@@ -178,6 +181,31 @@ def test_a_failing_network_is_named(tmp_path, picture):
     )
     with pytest.raises(ModelError, match=r"e\.onnx: the segmenter failed"):
         segment.load(str(path))(picture)
+
+
+def test_a_model_of_transformers(picture, monkeypatch):
+    """A stand-in for its pipeline; the second model has no semantic maps."""
+    mask = PIL.Image.fromarray((picture[..., 0] > 0).astype(np.uint8) * 255)
+
+    class Pipe:
+        def __init__(self, task, model):
+            names = {"road": 0, "Sky": 1} if model == "a/street" else {"dog": 0}
+            config = types.SimpleNamespace(label2id=names)
+            self.model = types.SimpleNamespace(config=config)
+
+        def __call__(self, image, subtask):
+            if "dog" in self.model.config.label2id:
+                raise ValueError("Subtask semantic is not supported")
+            return [{"label": "Sky", "mask": mask}]
+
+    monkeypatch.setitem(sys.modules, "transformers", types.SimpleNamespace(pipeline=Pipe))
+    model = segment.load("hf:a/street")
+    assert model.palette == CITYSCAPES.id
+    labels = np.where(picture[..., 0] > 0, CITYSCAPES.classes.index("sky"), CITYSCAPES.void)
+    assert np.array_equal(model(picture), labels)
+    said = r"hf:b/dogs: the segmenter failed \(Subtask semantic is not supported\)"
+    with pytest.raises(ModelError, match=said):
+        segment.load("hf:b/dogs").predict(picture)
 
 
 @pytest.mark.parametrize(

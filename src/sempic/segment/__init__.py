@@ -138,7 +138,8 @@ class HubSegmenter:
             from transformers import pipeline
         except ModuleNotFoundError as error:
             raise ModelError(f"hf:{name} needs transformers; {install_hint('hf')}") from error
-        what = f"hf:{name}: transformers cannot load it"
+        self._name = f"hf:{name}"
+        what = f"{self._name}: transformers cannot load it"
         with refused(ModelError, what, Exception, unfit=True):
             self._pipe = pipeline("image-segmentation", model=name)
         names = self._pipe.model.config.label2id
@@ -152,10 +153,14 @@ class HubSegmenter:
         self._rest = CITYSCAPES.void if known else 255
 
     def __call__(self, image: Image) -> LabelMap:
-        """Label map, uint8 (H, W), of a picture, uint8 (H, W, 3)."""
+        """Label map, uint8 (H, W), of a picture, uint8 (H, W, 3).
+
+        Raises ModelError if the model fails on this picture, as one without semantic maps does.
+        """
         labels = np.full(image.shape[:2], self._rest, np.uint8)
-        for part in self._pipe(PIL.Image.fromarray(image), subtask="semantic"):
-            labels[np.asarray(part["mask"]) > 0] = self._ids[part["label"].lower()]
+        with refused(ModelError, f"{self._name}: the segmenter failed", Exception, unfit=True):
+            for part in self._pipe(PIL.Image.fromarray(image), subtask="semantic"):
+                labels[np.asarray(part["mask"]) > 0] = self._ids[part["label"].lower()]
         return labels
 
     def predict(self, image: Image) -> tuple[LabelMap, Probabilities | None]:
