@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -74,6 +75,18 @@ def test_a_header_of_a_huge_picture_is_refused_before_decoding():
     payload[26:28] = (5000).to_bytes(2, "little")
     with pytest.raises(LimitExceeded, match="5000"):
         coarse.decode(bytes(payload), codec="webp")
+
+
+@pytest.mark.parametrize("side", [9000, 9800, 20000], ids=["large", "warned of", "refused"])
+def test_an_avif_header_of_a_huge_picture_is_refused_without_a_warning_of_pillow(side):
+    payload = bytearray(coarse.encode(IMAGE, codec="avif"))
+    at = payload.index(b"ispe") + 8
+    payload[at : at + 8] = 2 * side.to_bytes(4, "big")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        with pytest.raises(BitstreamError):
+            coarse.decode(bytes(payload), codec="avif")
+    assert not told
 
 
 def test_a_jxl_header_of_a_huge_picture_is_refused_before_decoding():

@@ -81,9 +81,12 @@ class _Opened:
 def _open(payload: bytes, codec: str) -> PIL.Image.Image:
     import PIL.Image
 
+    from sempic.pictures import quiet
+
     try:
-        return PIL.Image.open(io.BytesIO(payload), formats=[codec.upper()])
-    except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning):
+        with quiet():  # the caller checks the size
+            return PIL.Image.open(io.BytesIO(payload), formats=[codec.upper()])
+    except PIL.Image.DecompressionBombError:
         raise LimitExceeded(f"a coarse picture with a side beyond {MAX_SIDE}") from None
     except PIL.UnidentifiedImageError:  # its text is of Python's object
         raise CorruptStream(f"the {codec} picture is broken: its header cannot be read") from None
