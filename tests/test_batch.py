@@ -307,9 +307,16 @@ def test_a_manifest_of_other_settings_is_refused(shots, capsys):
     refused(capsys, [*run, "-q", "9"], "other settings, quality 5 and not 9; remove it")
     refused(capsys, "decode out -o png --manifest m.jsonl", "settings, those of another command")
     assert Path("m.jsonl").read_bytes() == before
-    for other in ("something else\n", "[" * 3000 + "\n"):  # deeper than Python's parser goes
+    # 3000 brackets are deeper than Python's parser goes.
+    for other in ("something else\n", "[" * 3000 + "\n", "[]\n", '{"settings": 5}\n'):
         Path("m.jsonl").write_text(other)
         refused(capsys, run, "not a manifest")
+    for file in ("5", "null", "[]"):  # lines without sense: their files are coded again
+        record = f'{{"file": {file}, "output": "out/0.sempic", "error": null}}\n'
+        Path("m.jsonl").write_bytes(before.splitlines(keepends=True)[0] + record.encode())
+        capsys.readouterr()
+        assert cli.main(run) == 2
+        assert capsys.readouterr().err.endswith("sempic: 1 of 4 files failed\n")  # the broken shot
     assert cli.main(["encode", "shots/0.png", "-o", "-", "--manifest", "n.jsonl"]) == 2
 
 
@@ -465,6 +472,42 @@ def test_images_selects_pictures_in_tars_by_suffix(capsys):
     found = contents("out.tar")
     assert found.keys() == {"a.rgb.sempic", "a.gt.png", "b.rgb.sempic"}
     assert found["a.gt.png"] == grey
+
+
+def test_members_keep_the_key_of_their_sample(place):
+    """`tar -C folder .` puts ./ before all names; WebDataset compares whole names."""
+    png = pictures.encode(IMAGE, ".png")
+    tar("a.tar", **{"./a.png": png, "./a.json": b"{}", "../b.left.png": png, "/c.png": png})
+    assert cli.main(["encode", "a.tar", "-o", "out.tar"]) == 0
+    names = {"./a.sempic", "./a.json", "../b.left.sempic", "/c.sempic"}
+    assert contents("out.tar").keys() == names
+
+
+@pytest.mark.parametrize("moment", ["nan", "inf", "-inf"])
+def test_a_member_whose_time_is_no_number_is_coded(moment):
+    info = tarfile.TarInfo("a.png")
+    info.pax_headers = {"mtime": moment}
+    with tarfile.open("a.tar", "w") as out:
+        out.addfile(info)
+    changed = change(Path("a.tar").read_bytes(), lambda _: b"1", lambda members: members, ".x")
+    Path("b.tar").write_bytes(changed)
+    assert contents("b.tar") == {"a.x": b"1"}
+
+
+def test_a_sparse_member_may_not_claim_any_number_of_bytes():
+    def changed(size):
+        info = tarfile.TarInfo("a.bin")
+        info.size = 512
+        sparse = {"size": size, "map": "0,512", "numblocks": 1}
+        info.pax_headers = {f"GNU.sparse.{name}": str(value) for name, value in sparse.items()}
+        with tarfile.open("a.tar", "w") as out:
+            out.addfile(info, io.BytesIO(bytes(512)))
+        data = Path("a.tar").read_bytes()
+        return change(data, lambda member: member.data, lambda members: members, "")
+
+    assert len(changed(1 << 20)) > 1 << 20
+    with pytest.raises(InputError, match=r"damaged tar: a\.bin: more than 256 MiB"):
+        changed(1 << 40)
 
 
 def test_tars_with_dangling_links_are_refused(capsys):

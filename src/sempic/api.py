@@ -290,11 +290,12 @@ class Codec:
 
             verifier = check.started(verifier, pixels)
         palette, halved = options.known_palette.id, False
+        seen = sent_labels
         coarse_picture: Future[Coded] | None = None
         if labels is None:
             halved = options.label_quality != LOSSLESS and halving.is_soft(pixels)
             with progress.waiting("finding and simplifying labels", aloud=False):
-                sent_labels, palette, coarse_picture = self._find_map(pixels, options, halved)
+                sent_labels, seen, palette, coarse_picture = self._find_map(pixels, options, halved)
             halved = halved and sent_labels is not None
         elif sent_labels is not None and isinstance(options.label_quality, int):
             from sempic.simplify import simplify
@@ -322,7 +323,7 @@ class Codec:
             prior=self.prior,
         )
         all_drafts = drafts.Drafts(
-            pixels, plain, options, full=(height, width), coarse_picture=coarse_picture
+            pixels, plain, options, seen=seen, full=(height, width), coarse_picture=coarse_picture
         )
 
         def final(draft: Draft, stream: bytes) -> bytes:
@@ -366,9 +367,10 @@ class Codec:
 
     def _find_map(
         self, pixels: Image, options: EncodeOptions, halved: bool
-    ) -> tuple[LabelMap | None, int, Future[Coded] | None]:
-        """The segmenter's map as sent (None: it recognises too little) and its palette; for a fixed
-        quality also the coarse picture, which a second thread codes at the same time."""
+    ) -> tuple[LabelMap | None, LabelMap | None, int, Future[Coded] | None]:
+        """The segmenter's map as sent (None: it recognises too little) and as found, and their
+        palette; for a fixed quality also the coarse picture, which a second thread codes at the
+        same time."""
         from concurrent.futures import ThreadPoolExecutor
 
         from sempic import drafts
@@ -380,17 +382,20 @@ class Codec:
             raise InputError(f"the segmenter's classes cannot be named in palette {name}")
         prediction = self._predict(coarse.downscale(pixels, 2) if halved else pixels, options)
         if prediction is None:
-            return None, palette, None
+            return None, None, palette, None
         coarse_picture = None
         with ThreadPoolExecutor(1) as helper:
             if not options.targeted and runtime.threads() != 1:
                 coarse_picture = helper.submit(drafts.code, pixels, palette, halved, options)
             labels = prediction.map_for_still(options.found_quality, options.importance)
         if labels is None:
-            return None, palette, None
-        if halved:
-            labels = codec.repeated(labels, 2, pixels.shape[:2])
-        return translate(labels, found, palette), palette, coarse_picture
+            warn("sent without a label map: nearly all of it would be one class")
+            return None, None, palette, None
+        sent, seen = (
+            translate(codec.repeated(m, 1 + halved, pixels.shape[:2]), found, palette)
+            for m in (labels, prediction.labels)
+        )
+        return sent, seen, palette, coarse_picture
 
     def find_labels(self, pixels: Image) -> tuple[LabelMap | None, int]:
         """The segmenter's map as `encode` sends it by default, None if the segmenter recognises too

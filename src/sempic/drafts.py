@@ -48,6 +48,7 @@ class Drafts:
         plain: Draft,
         options: EncodeOptions,
         *,
+        seen: LabelMap | None,
         full: tuple[int, int],
         coarse_picture: Future[Coded] | None,
     ) -> None:
@@ -56,6 +57,7 @@ class Drafts:
             pixels: the picture to send, uint8 (H, W, 3).
             plain: the draft without coarse picture, windows and texture.
             options: of the encoding.
+            seen: the map before it was simplified, uint8 (H, W); None: there is none.
             full: (height, width) of the picture that `keep_boxes` refer to.
             coarse_picture: of the one level, if another thread codes it.
 
@@ -69,10 +71,11 @@ class Drafts:
         sent = choice.kept(plain.labels, palette, options.keep, boxes, size=size)
         if not options.imagine:
             self.never = np.zeros_like(sent)
-        elif plain.labels is None:  # objects may be anywhere
+        elif plain.labels is None or seen is None:  # objects may be anywhere
             self.never = np.ones_like(sent)
-        else:
+        else:  # of objects that the sent map leaves out, too
             self.never = choice.imagined(plain.labels, palette, options.imagine)
+            self.never |= choice.imagined(seen, palette, options.imagine)
         self.sent = sent & ~self.never
         to_send = options.keep or options.keep_boxes or options.check
         if plain.labels is None and options.imagine and to_send:
@@ -264,12 +267,15 @@ def _texture(pixels: Image, plain: Draft, palette: Palette) -> texture.Texture:
 def _scaled(
     boxes: Collection[Box], full: tuple[int, int], size: tuple[int, int]
 ) -> Collection[Box]:
-    """Boxes in a picture of (height, width) `full`, scaled with the picture to `size`."""
+    """Boxes in a picture of (height, width) `full`, scaled with the picture to `size`; raises
+    InputError for one outside."""
     if full == size:
         return boxes
     down, right = (small / large for small, large in zip(size, full, strict=True))
     found: list[Box] = []
-    for x, y, width, height in boxes:
+    for box in boxes:
+        choice.check_box(box, full[::-1])  # here, because a message has the user's numbers
+        x, y, width, height = box
         left, top = math.floor(x * right), math.floor(y * down)
         end, bottom = math.ceil((x + width) * right), math.ceil((y + height) * down)
         found.append((left, top, end - left, bottom - top))

@@ -177,7 +177,7 @@ def to_rgb(picture: PIL.Image.Image | npt.NDArray[np.uint8]) -> Image:
     _load(picture, ImageError)
     turn, profile = _turn(picture), picture.info.get("icc_profile")
     frame, several = picture.tell(), _has_more_frames(picture)
-    with refused(ImageError, f"mode {picture.mode} cannot become RGB", Exception), _quiet():
+    with refused(ImageError, f"mode {picture.mode} cannot become RGB", Exception), quiet():
         alpha = _alpha(picture, clear)
         if reason := _unreadable(picture):
             raise ImageError(f"{reason}; convert the picture first")
@@ -304,7 +304,7 @@ def _open(data: bytes, error: _ErrorType) -> PIL.Image.Image:
     try:
         if formats.has_jxl() and (claimed := formats.jxl_size(data)) is not None:
             _check_size(*claimed)
-        with _quiet():
+        with quiet():
             picture = PIL.Image.open(io.BytesIO(data), formats=formats.readable())
     except error:
         raise
@@ -342,7 +342,7 @@ def _has_more_frames(picture: PIL.Image.Image) -> bool:
 
 
 def _load(picture: PIL.Image.Image, error: _ErrorType) -> None:
-    with refused(error, "a damaged picture", Exception), _quiet():
+    with refused(error, "a damaged picture", Exception), quiet():
         picture.load()
 
 
@@ -361,7 +361,7 @@ _lock = processes.ForkSafeLock()
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without Pillow's warnings: `_check_size` checks sizes, and damaged tags are harmless.
 
     Filters belong to the process, not to the thread, so warnings of other modules stay.
@@ -387,7 +387,7 @@ _TURNS = {
 def _turn(picture: PIL.Image.Image) -> PIL.Image.Transpose | None:
     """The transposition that makes the picture upright, by EXIF or XMP; None: none, or damaged."""
     try:
-        with _quiet():
+        with quiet():
             return _TURNS.get(int(picture.getexif().get(0x0112, 1)))
     except Exception:  # damaged tags; the exception varies
         return None

@@ -176,6 +176,48 @@ def test_unknown_classes_and_boxes_outside_the_picture_are_refused(codec, labels
             codec.encode(IMAGE, labels=labels, **options)
 
 
+@pytest.mark.parametrize("own", [True, False], ids=["own", "found"])
+def test_imagined_objects_that_the_sent_map_leaves_out_are_in_no_window(own):
+    """Simplification merges them into their surroundings, and unsure ones become void."""
+    cityscapes = palette.CITYSCAPES
+    fence, person = (cityscapes.classes.index(name) for name in ("fence", "person"))
+    known = np.where(LABELS == 3, 0, 2).astype(np.uint8)
+    known[30:32, 60:62], known[60:80, 90:100] = fence, person
+
+    class Unsure:
+        palette, voids = cityscapes.id, True
+
+        def __call__(self, image):
+            return known
+
+        def predict(self, image):
+            sure = np.where(known == person, 60, 250).astype(np.uint8)  # of 255
+            return known, np.where(known == np.arange(19)[:, None, None], sure, 0).astype(np.uint8)
+
+    coder = sempic.Codec(Unsure(), Blurred())
+    more = {"labels": known, "label_quality": 1, "palette": "cityscapes"} if own else {}
+    name, number = ("fence", fence) if own else ("person", person)
+    stream = coder.encode(IMAGE, keep_boxes=[(0, 0, 128, 96)], imagine=name, **more)
+    scene = sempic.unpack(stream)
+    assert scene.labels is not None
+    assert not (scene.labels == number).any()
+    covered = np.zeros(LABELS.shape, bool)
+    for w in scene.windows:
+        covered[w.y : w.y + w.picture.shape[0], w.x : w.x + w.picture.shape[1]] = True
+    assert covered.any()
+    assert not covered[known == number].any()
+
+
+@pytest.mark.parametrize("box", [(128, 0, 5, 5), (0, 96, 5, 5), (-5, 0, 5, 5), (0, -5, 5, 5)])
+def test_a_box_outside_is_named_as_it_was_given(codec, box):
+    said = f"the box {','.join(map(str, box))} is not in the picture of 128×96"
+    for more in ({}, {"max_side": 64}):
+        with pytest.raises(InputError, match=f"^{said}$"):
+            codec.encode(IMAGE, labels=LABELS, keep_boxes=[box], **more)
+    x, y = (side - (side > 0) for side in box[:2])
+    assert shown(codec.encode(IMAGE, labels=LABELS, keep_boxes=[(x, y, 6, 6)], max_side=64))
+
+
 def test_a_warning_tells_what_needs_a_label_map(codec):
     box = {"keep_boxes": [(0, 0, 8, 8)]}
     for options, said in (
@@ -302,6 +344,23 @@ def test_a_table_on_the_command_line(tmp_path, capsys, monkeypatch, codec):
     with pytest.raises(SystemExit):
         cli.main(["encode", picture, "--check", "--critical", str(tmp_path / "none.json")])
     assert f"{tmp_path / 'none.json'}: no table of groups" in capsys.readouterr().err
+
+
+def test_the_verifier_sees_the_picture_that_is_decoded():
+    """Windows of `keep` were blended twice, so that their borders faded less than decoded ones."""
+    seen = []
+
+    def predict(image):
+        seen.append(image)
+        return sharp_car(image), None
+
+    verifier = check.Verifier(predict=predict, palette=CAMVID.id, digest="0badcafe")
+    coder = sempic.Codec(FakeSegmenter(), Blurred(), verifier)
+    for budget in (0, 5.0):
+        options = {"keep_boxes": [(8, 8, 16, 16)], "check": True, "check_budget": budget}
+        stream = coder.encode(IMAGE, labels=LABELS, **options)
+        assert len(shown(stream)) == 1 + bool(budget)
+        assert np.array_equal(seen[-1], np.asarray(coder.decode(stream)))
 
 
 def test_synthesize_shows_windows_with_any_receiver(codec):

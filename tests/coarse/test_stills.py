@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -76,6 +77,18 @@ def test_a_header_of_a_huge_picture_is_refused_before_decoding():
         coarse.decode(bytes(payload), codec="webp")
 
 
+@pytest.mark.parametrize("side", [9000, 9800, 20000], ids=["large", "warned of", "refused"])
+def test_an_avif_header_of_a_huge_picture_is_refused_without_a_warning_of_pillow(side):
+    payload = bytearray(coarse.encode(IMAGE, codec="avif"))
+    at = payload.index(b"ispe") + 8
+    payload[at : at + 8] = 2 * side.to_bytes(4, "big")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        with pytest.raises(BitstreamError):
+            coarse.decode(bytes(payload), codec="avif")
+    assert not told
+
+
 def test_a_jxl_header_of_a_huge_picture_is_refused_before_decoding():
     pytest.importorskip("pillow_jxl", reason="pillow-jxl-plugin is not installed")
     # SizeHeader from the least significant bit: not small; height 18 bits, 99999; ratio 1:1.
@@ -86,7 +99,9 @@ def test_a_jxl_header_of_a_huge_picture_is_refused_before_decoding():
 
 
 def test_a_codec_refuses_files_of_other_codecs():
-    with pytest.raises(CorruptStream, match="webp"):
+    with pytest.raises(
+        CorruptStream, match="the webp picture is broken: its header cannot be read"
+    ):
         coarse.decode(coarse.encode(IMAGE, codec="avif"), codec="webp")
 
 

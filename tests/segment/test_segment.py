@@ -1,7 +1,10 @@
 import json
+import sys
+import types
 
 import numpy as np
 import onnx
+import PIL.Image
 import pytest
 from onnx import TensorProto, helper
 
@@ -104,6 +107,11 @@ def test_invalid_networks_are_refused(tmp_path, picture, monkeypatch):
         segment.load(str(tmp_path / "none.onnx"))
     with pytest.raises(ModelError, match="palette"):
         segment.load(str(ids_model(tmp_path / "a.onnx", {"palette": "mars"})))
+    for enlarge in (float("nan"), -2, "wide"):
+        with pytest.raises(ModelError, match=r"b\.onnx: enlarge "):
+            segment.load(str(ids_model(tmp_path / "b.onnx", {"enlarge": enlarge})))
+    with pytest.raises(ModelError, match=r"c\.onnx: not a usable ONNX model"):
+        segment.load(str(ids_model(tmp_path / "c.onnx", 5)))
     wide = logits_model(tmp_path / "d.onnx", 300)
     model = onnx.load(wide)
     weight = np.zeros((300, 3, 1, 1), np.float32)
@@ -112,9 +120,55 @@ def test_invalid_networks_are_refused(tmp_path, picture, monkeypatch):
     onnx.save(model, wide)
     with pytest.raises(ModelError, match="no label map"):
         segment.load(str(wide))(picture)
-    monkeypatch.setitem(__import__("sys").modules, "transformers", None)
+    monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ModelError, match=r"\.\[hf\]"):
         segment.load("hf:somebody/something")
+
+
+def constant_model(path, output):
+    """A network that returns this output for every picture."""
+    value = onnx.numpy_helper.from_array(output)
+    kind = helper.np_dtype_to_tensor_dtype(output.dtype)
+    return save(
+        path,
+        [helper.make_node("Constant", [], ["out"], value=value)],
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, [1, "h", "w", 3])],
+        [helper.make_tensor_value_info("out", kind, output.shape)],
+    )
+
+
+def with_one(value, output, at):
+    output[at] = value
+    return output
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        (with_one(-3, np.zeros((1, 64, 64), np.int64), (0, 5, 5)), "ids -3…0 are not 0…255"),
+        (with_one(256, np.zeros((1, 64, 64), np.int64), (0, 5, 5)), "ids 0…256 are not 0…255"),
+        (np.full((1, 64, 64), 3.7, np.float32), "float32 .* is no label map"),
+        (np.zeros((2, 64, 64), np.uint8), "is no label map"),
+        (np.zeros((2, 11, 8, 8), np.float32), "is no label map"),
+        (np.zeros((1, 11, 0, 8), np.float32), "not finite"),
+        (with_one(np.nan, np.zeros((1, 11, 8, 8), np.float32), (0, 3, 5, 5)), "not finite"),
+        (with_one(np.inf, np.zeros((1, 11, 8, 8), np.float32), (0, 3, 5, 5)), "not finite"),
+        (np.full((1, 11, 8, 8), -np.inf, np.float32), "not finite"),
+    ],
+)
+def test_an_output_without_sense_is_refused(tmp_path, picture, output, message):
+    path = constant_model(tmp_path / "f.onnx", output)
+    with pytest.raises(ModelError, match=rf"f\.onnx: .*{message}"):
+        segment.load(str(path)).predict(picture)
+
+
+def test_a_class_may_be_impossible(tmp_path, picture):
+    logits = with_one(-np.inf, np.zeros((1, 11, 8, 8), np.float32), np.s_[0, 1:])
+    labels, probabilities = segment.load(str(constant_model(tmp_path / "g.onnx", logits))).predict(
+        picture
+    )
+    assert not labels.any()
+    assert (probabilities[0] == 255).all()
 
 
 def test_a_failing_network_is_named(tmp_path, picture):
@@ -127,6 +181,31 @@ def test_a_failing_network_is_named(tmp_path, picture):
     )
     with pytest.raises(ModelError, match=r"e\.onnx: the segmenter failed"):
         segment.load(str(path))(picture)
+
+
+def test_a_model_of_transformers(picture, monkeypatch):
+    """A stand-in for its pipeline; the second model has no semantic maps."""
+    mask = PIL.Image.fromarray((picture[..., 0] > 0).astype(np.uint8) * 255)
+
+    class Pipe:
+        def __init__(self, task, model):
+            names = {"road": 0, "Sky": 1} if model == "a/street" else {"dog": 0}
+            config = types.SimpleNamespace(label2id=names)
+            self.model = types.SimpleNamespace(config=config)
+
+        def __call__(self, image, subtask):
+            if "dog" in self.model.config.label2id:
+                raise ValueError("Subtask semantic is not supported")
+            return [{"label": "Sky", "mask": mask}]
+
+    monkeypatch.setitem(sys.modules, "transformers", types.SimpleNamespace(pipeline=Pipe))
+    model = segment.load("hf:a/street")
+    assert model.palette == CITYSCAPES.id
+    labels = np.where(picture[..., 0] > 0, CITYSCAPES.classes.index("sky"), CITYSCAPES.void)
+    assert np.array_equal(model(picture), labels)
+    said = r"hf:b/dogs: the segmenter failed \(Subtask semantic is not supported\)"
+    with pytest.raises(ModelError, match=said):
+        segment.load("hf:b/dogs").predict(picture)
 
 
 @pytest.mark.parametrize(

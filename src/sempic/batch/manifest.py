@@ -44,11 +44,11 @@ class Manifest:
                         "again, or name another with --manifest"
                     )
                 if number and entry["error"] is None:
-                    self._done[entry["output"]] = entry["file"]
+                    self._done[entry["output"]] = os.fspath(entry["file"])
                     self._failed[entry["output"]].discard(entry["file"])
                 elif number and entry["output"] is not None:
                     self._failed[entry["output"]].add(entry["file"])
-            except (ValueError, KeyError, TypeError, RecursionError) as cause:
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as cause:
                 if number == 0:
                     raise InputError(f"{path}: not a manifest of sempic") from cause
                 damaged = row  # its file is coded again

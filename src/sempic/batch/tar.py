@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+import math
 import posixpath
 import tarfile
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from sempic.errors import InputError, refused
+
+_HOLES = 1 << 28
+"""Most bytes of all sparse members: a tar of a few KB can claim any number."""
 
 
 @dataclass(slots=True)
@@ -45,7 +48,7 @@ def change(
         members = _members(data)
     chosen = choose(members)
     for member in chosen:
-        member.target = str(PurePosixPath(member.name).with_suffix("")) + ending
+        member.target = posixpath.splitext(member.name)[0] + ending  # keeps ./ of the sample's KEY
     seen: dict[str, Member] = {}
     for member in members:
         key = unicodedata.normalize("NFC", posixpath.normpath(member.target)).casefold()
@@ -65,7 +68,9 @@ def change(
             if payload is None:
                 continue
             entry = tarfile.TarInfo(member.target)
-            entry.size, entry.mtime = len(payload), member.info.mtime
+            entry.size = len(payload)
+            if math.isfinite(member.info.mtime):  # pax headers are text and may hold "nan"
+                entry.mtime = member.info.mtime
             target.addfile(entry, io.BytesIO(payload))
     return out.getvalue()
 
@@ -98,7 +103,11 @@ def _members(data: bytes) -> list[Member]:
     except tarfile.ReadError as cause:
         raise ValueError("neither plain nor compressed with gzip, bzip2 or xz") from cause
     with source:
+        holes = _HOLES
         for info in source:
+            holes -= info.size if info.issparse() else 0
+            if holes < 0:
+                raise ValueError(f"{info.name}: more than {_HOLES >> 20} MiB of sparse members")
             try:
                 content = source.extractfile(info)
             except (KeyError, RecursionError) as cause:

@@ -20,6 +20,7 @@ from sempic.errors import (
     TruncatedStream,
     UnsupportedChunk,
     install_hint,
+    line,
 )
 from sempic.formats import has_jxl, jxl_size
 from sempic.scene import Coarse, Image
@@ -73,19 +74,24 @@ class _Opened:
             with self._picture or _open(self._payload, self._codec) as picture:
                 rgb = np.array(picture.convert("RGB"))
         except Exception as error:  # Pillow's decoders raise errors of many classes
-            raise CorruptStream(f"the {self._codec} picture is broken: {error}") from None
+            raise CorruptStream(f"the {self._codec} picture is broken: {line(error)}") from None
         return from_rgb(rgb, "444")
 
 
 def _open(payload: bytes, codec: str) -> PIL.Image.Image:
     import PIL.Image
 
+    from sempic.pictures import quiet
+
     try:
-        return PIL.Image.open(io.BytesIO(payload), formats=[codec.upper()])
-    except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning):
+        with quiet():  # the caller checks the size
+            return PIL.Image.open(io.BytesIO(payload), formats=[codec.upper()])
+    except PIL.Image.DecompressionBombError:
         raise LimitExceeded(f"a coarse picture with a side beyond {MAX_SIDE}") from None
+    except PIL.UnidentifiedImageError:  # its text is of Python's object
+        raise CorruptStream(f"the {codec} picture is broken: its header cannot be read") from None
     except Exception as error:
-        raise CorruptStream(f"not a {codec} picture: {error}") from None
+        raise CorruptStream(f"not a {codec} picture: {line(error)}") from None
 
 
 def _peek_jxl(payload: bytes) -> tuple[int, int]:

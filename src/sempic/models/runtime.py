@@ -79,7 +79,7 @@ def load(path: Path) -> tuple[Session, dict[str, Any]]:
     session = Session(path)
     with refused(ModelError, f"{path}: not a usable ONNX model", Exception, unfit=True):
         metadata = session.inner().get_modelmeta().custom_metadata_map
-        return session, json.loads(metadata.get("sempic", "{}"))
+        return session, dict(json.loads(metadata.get("sempic", "{}")))
 
 
 def threads() -> int:

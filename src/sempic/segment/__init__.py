@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-from sempic import models, roles
+from sempic import checks, models, roles
 from sempic.errors import ModelError, install_hint, naming, refused
 from sempic.models import runtime
 from sempic.palette import CAMVID, CITYSCAPES, INDICES, from_description
@@ -61,13 +61,13 @@ class Segmenter:
             raise ModelError(f"{self._path}: a segmenter must have one input, a picture")
         self._input, self._output = inputs[0].name, outputs[0].name
         self._bytes = inputs[0].type == "tensor(uint8)"
-        self._enlarge = float(metadata.get("enlarge", 1))
         self._side = side
         self.voids = bool(metadata.get("voids", False))
         """Whether uncertain regions are sent as void. Only receivers and priors that were trained
         with void understand this; the bundled ones were not."""
         description = metadata.get("palette")
         with naming(self._path, ModelError):
+            self._enlarge = checks.number("enlarge", metadata.get("enlarge", 1), 0)
             own = from_description(description) if description is not None else None
         classes = outputs[0].shape[1] if len(outputs[0].shape) == 4 else 0
         by_classes = {11: CAMVID, 12: CAMVID, 19: CITYSCAPES}
@@ -102,11 +102,15 @@ class Segmenter:
             x = ((whole.astype(np.float32) / 255 - _MEAN) / _STD).transpose(2, 0, 1)[None]
         with refused(ModelError, f"{self._path}: the segmenter failed", Exception, unfit=True):
             out = runtime.run(self._session, self._output, {self._input: x})
-        ids = out.ndim == 3 and out.shape[1:] == whole.shape[:2] and out.max() <= 255
-        if not ids and not (out.ndim == 4 and 1 <= out.shape[1] <= 256):
-            raise ModelError(f"{self._path}: output of shape {out.shape} is no label map")
+        ids = out.dtype.kind in "biu" and out.shape == (1, *whole.shape[:2])
+        if not ids and not (out.ndim == 4 and len(out) == 1 and 1 <= out.shape[1] <= 256):
+            raise ModelError(f"{self._path}: output of {checks.kind(out)} is no label map")
+        if ids and not 0 <= out.min() <= out.max() <= 255:
+            raise ModelError(f"{self._path}: ids {out.min()}…{out.max()} are not 0…255")
         if not ids:
             out = out.astype(np.float32, copy=False)
+            if not out.size or not np.isfinite(out.max(1)).all():  # so is the max with a NaN
+                raise ModelError(f"{self._path}: the logits of a pixel are not finite")
         return out, (rows / whole.shape[0], columns / whole.shape[1])
 
     @staticmethod
@@ -134,7 +138,8 @@ class HubSegmenter:
             from transformers import pipeline
         except ModuleNotFoundError as error:
             raise ModelError(f"hf:{name} needs transformers; {install_hint('hf')}") from error
-        what = f"hf:{name}: transformers cannot load it"
+        self._name = f"hf:{name}"
+        what = f"{self._name}: transformers cannot load it"
         with refused(ModelError, what, Exception, unfit=True):
             self._pipe = pipeline("image-segmentation", model=name)
         names = self._pipe.model.config.label2id
@@ -148,10 +153,14 @@ class HubSegmenter:
         self._rest = CITYSCAPES.void if known else 255
 
     def __call__(self, image: Image) -> LabelMap:
-        """Label map, uint8 (H, W), of a picture, uint8 (H, W, 3)."""
+        """Label map, uint8 (H, W), of a picture, uint8 (H, W, 3).
+
+        Raises ModelError if the model fails on this picture, as one without semantic maps does.
+        """
         labels = np.full(image.shape[:2], self._rest, np.uint8)
-        for part in self._pipe(PIL.Image.fromarray(image), subtask="semantic"):
-            labels[np.asarray(part["mask"]) > 0] = self._ids[part["label"].lower()]
+        with refused(ModelError, f"{self._name}: the segmenter failed", Exception, unfit=True):
+            for part in self._pipe(PIL.Image.fromarray(image), subtask="semantic"):
+                labels[np.asarray(part["mask"]) > 0] = self._ids[part["label"].lower()]
         return labels
 
     def predict(self, image: Image) -> tuple[LabelMap, Probabilities | None]:

@@ -49,12 +49,18 @@ def kept(
     if labels is not None:
         mask |= grown(np.isin(labels, found), MARGIN)
     for box in boxes:
-        x, y, w, h = (checks.whole("a side of a box", value) for value in box)
-        part = mask[max(y, 0) : max(y + h, 0), max(x, 0) : max(x + w, 0)]
-        if w < 1 or h < 1 or not part.size:
-            raise InputError(f"the box {x},{y},{w},{h} is not in the picture of {width}×{height}")
-        part[:] = True
+        check_box(box, size)
+        x, y, w, h = box
+        mask[max(y, 0) : y + h, max(x, 0) : x + w] = True
     return touched(mask)
+
+
+def check_box(box: Box, size: tuple[int, int]) -> None:
+    """Raises InputError unless a box is at least partly in a picture of (width, height) `size`."""
+    width, height = size
+    x, y, w, h = (checks.whole("a side of a box", value) for value in box)
+    if not (w > 0 and h > 0 and -w < x < width and -h < y < height):
+        raise InputError(f"the box {x},{y},{w},{h} is not in the picture of {width}×{height}")
 
 
 def imagined(labels: LabelMap, palette: Palette, classes: Collection[str]) -> Cells:
