@@ -229,6 +229,55 @@ def test_info_counts_the_frames_that_are_decoded():
     assert info(data + data)["frames"] == len(moments) == 8
 
 
+def fail(_):
+    raise RuntimeError
+
+
+@pytest.mark.parametrize("failing", [0, 2])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"labels": lambda _: SCENES[0][1][1:]},
+        {"labels": fail},
+        {"labels": lambda _: SCENES[0][1], "advice": fail},
+        {"labels": lambda _: SCENES[0][1], "qp": 52},
+    ],
+)
+def test_after_an_error_the_next_frame_is_a_key_frame(failing, fault):
+    packer = packer_of(SCENES[0][1])
+    unpacker = Unpacker()
+    for number, (picture, labels) in enumerate(SCENES):
+        if number == failing:
+            with pytest.raises((errors.SempicError, RuntimeError)):
+                packer.pack(planes(picture), **fault)
+        (moment,) = unpacker.feed(packer.pack(planes(picture), lambda _, found=labels: found))
+        assert moment.number == number
+        assert np.array_equal(moment.scene.labels, labels)
+        assert same_planes(moment.scene.coarse, packer.last)
+    unpacker.close()
+    assert not unpacker.damage
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"palette": 99},
+        {"palette": "camvid"},
+        {"chroma": "422"},
+        {"rate": 0.5},
+        {"rate": Fraction(0)},
+        {"rate": Fraction(-1)},
+        {"rate": Fraction(1, 1 << 32)},
+        {"parity": 2},
+        {"width": 65535, "factor": 1},
+    ],
+)
+def test_impossible_sequences_are_refused(change):
+    good = {"width": 64, "height": 48, "rate": Fraction(10), "palette": 1}
+    with pytest.raises(errors.SempicError):
+        Packer(**good | change)
+
+
 def test_odd_sizes_and_custom_palettes():
     palette = palettes.own("mine", [("a", (0, 0, 0)), ("b", (9, 9, 9))])
     packer = Packer(

@@ -12,6 +12,7 @@ import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from numbers import Rational
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,9 +20,16 @@ import numpy.typing as npt
 
 from sempic import checks, codec
 from sempic.coarse import moving
+from sempic.coarse.hevc import CHROMA
 from sempic.container import MAX_PIXELS, MAX_SIDE
-from sempic.errors import BitstreamError, CorruptStream, LimitExceeded, UnsupportedProfile
-from sempic.palette import IDENTITY, INDICES, OWN, PALETTES
+from sempic.errors import (
+    BitstreamError,
+    CorruptStream,
+    InputError,
+    LimitExceeded,
+    UnsupportedProfile,
+)
+from sempic.palette import IDENTITY, INDICES, OWN, PALETTES, by_id
 from sempic.scene import Coarse, LabelMap, Plane, Scene
 from sempic.sequence import stream
 from sempic.sequence.parity import Guard, Mender
@@ -179,11 +187,17 @@ class Packer:
     ) -> None:
         """Arguments as of `Head`. chroma: "444" or "420". parity: bytes per byte of frames, 0…1.
 
-        Raises InputError."""
+        Raises InputError, LabelMapError for an unknown palette, or ImageError for a coarse picture
+        that is too large."""
         for name, value in (("width", width), ("height", height)):
             checks.whole(name, value, 1, MAX_SIDE)
         checks.whole("factor", factor, 1, 255)
         checks.whole("model", model, 0, 14)
+        checks.one_of("chroma", chroma, CHROMA.values())
+        terms = (rate.numerator, rate.denominator) if isinstance(rate, Rational) else (0,)
+        if not all(0 < term < 1 << 32 for term in terms):
+            raise InputError(f"rate is a positive Fraction, in 32 bits, not {rate!s:.40}")
+        known = by_id(palette)
         self.size = width, height
         self._palette = palette
         self._coder = moving.Encoder(-(-width // factor), -(-height // factor), chroma)
@@ -193,8 +207,8 @@ class Packer:
             rate=rate,
             factor=factor,
             palette=palette if palette < OWN else INDICES.id,
-            classes=len(PALETTES[palette].classes),
-            own=PALETTES[palette].identity or "",
+            classes=len(known.classes),
+            own=known.identity or "",
             model=model,
         )
         self._time = Timeline(self._head)
@@ -231,8 +245,26 @@ class Packer:
         of HEVC, 1…51. key: code a key frame; the first frame always is one. halved: `Frame.halved`
         of a key frame.
 
-        Raises LabelMapError for a map of another size or palette.
+        Raises LabelMapError for a map of another size or palette, InputError for another QP. After
+        an error no frame has been packed, and the next one is a key frame.
         """
+        try:
+            return self._packed(coarse, labels, advice, qp, key=key, halved=halved)
+        except BaseException:
+            self._time.coarse = None  # the encoder may be ahead of the receiver
+            raise
+
+    def _packed(
+        self,
+        coarse: Coarse | None,
+        labels: Callable[[Expected], LabelMap | None],
+        advice: Callable[[LabelMap | None], Texture] | None,
+        qp: int,
+        *,
+        key: bool,
+        halved: bool,
+    ) -> bytes:
+        checks.whole("qp", qp, moving.QP.start, moving.QP.stop - 1)
         time = self._time
         key = key or time.coarse is None
         payload, planes = None, time.coarse
@@ -256,9 +288,9 @@ class Packer:
             labels=self._encoded_map(sent, expected, key),
             halved=key and halved,
         )
+        packet = stream.write_frame(frame)
         time.coarse, time.labels = planes, sent if key or self._has_map else None
         self.coarse_bytes = len(payload or b"")
-        self.number += 1
         head = b""
         if advice is not None and (texture := advice(time.labels)):
             head = stream.write_advice(Advice(dict(texture)))
@@ -269,7 +301,8 @@ class Packer:
             head = begin(self._head) + announced + head
         parity = b"" if self._guard is None else self._guard.add(stream.content_of(frame))
         self.parity_bytes = len(parity)
-        return head + stream.write_frame(frame) + parity
+        self.number += 1
+        return head + packet + parity
 
     def close(self) -> list[bytes]:
         """The parity packets after the last frame, if any."""
