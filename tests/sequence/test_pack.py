@@ -233,6 +233,19 @@ def fail(_):
     raise RuntimeError
 
 
+@pytest.mark.parametrize("parity", [0, 0.5])
+def test_moments_may_be_left_out(parity):
+    """A caller that takes only the first of each piece has the same frames afterwards."""
+    pieces = [packed(SCENES, keys=(0, 4), parity=parity)[n] for n in (0, 1, 4, 5, 6)]
+    unpacker = Unpacker()
+    taken = [next(unpacker.feed(piece), None) for piece in pieces]
+    found = [moment for moment in taken if moment is not None] + [*unpacker.feed(b"")]
+    found += unpacker.close()
+    assert found[-1].number == 6
+    assert found[-1].arrived
+    assert np.array_equal(found[-1].scene.labels, SCENES[6][1])
+
+
 @pytest.mark.parametrize("failing", [0, 2])
 @pytest.mark.parametrize(
     "fault",

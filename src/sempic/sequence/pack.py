@@ -458,20 +458,19 @@ class Unpacker:
         self._texture = self._new_texture if frame.key else {**self._texture, **self._new_texture}
         self._new_texture = {}
         number = frame.number
-        for missing in filled:
-            yield self._concealed(missing)
+        # Decoded before any is returned: a caller may drop the rest, and the next frame needs it.
+        found = [self._concealed(missing) for missing in filled]
         if not exact:
             self._note(f"frame {number}: {NEEDS_LOST}")
         try:
-            moment = self._decoded(frame, number, exact=exact)
+            self._last = self._decoded(frame, number, exact=exact)
+            found.append(self._last)
         except BitstreamError as error:
             self._note(f"frame {number}: {error}")
             self.course.fail()
             if self._last is not None:
-                yield self._concealed(number)
-            return
-        self._last = moment
-        yield moment
+                found.append(self._concealed(number))
+        yield from found
 
     def _decoded(self, frame: Frame, number: int, *, exact: bool) -> Moment:
         """exact: whether no needed frame is lost; else the map is the last one, moved along."""

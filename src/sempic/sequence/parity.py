@@ -211,8 +211,8 @@ class Mender:
                 past = self._newest - self._span - self._wait if self._span else self._newest
                 self._due = min(*self._held, max(self._due + 1, past))
                 continue
-            yield from self._held.pop(self._due)
             self._due += 1
+            yield from self._held.pop(self._due - 1)
 
     def _has_room(self) -> bool:
         frames = (packets[-1] for packets in self._held.values())
