@@ -1,5 +1,6 @@
 """Packing and unpacking of scenes, with and without losses."""
 
+import functools
 from dataclasses import replace
 from fractions import Fraction
 
@@ -229,8 +230,25 @@ def test_info_counts_the_frames_that_are_decoded():
     assert info(data + data)["frames"] == len(moments) == 8
 
 
+HALF_CHROMA = coarse.from_rgb(coarse.downscale(SCENES[0][0], 4), "420")
+
+
 def fail(_):
     raise RuntimeError
+
+
+def test_maps_end_only_at_a_key_frame():
+    packer = packer_of(SCENES[0][1])
+    pack = functools.partial(packer.pack, planes(SCENES[0][0]))
+    pack(lambda _: SCENES[0][1])
+    with pytest.raises(errors.LabelMapError, match="only at a key frame"):
+        pack(lambda _: None)
+
+
+@pytest.mark.parametrize("data", ["text", None, 5])
+def test_only_bytes_are_unpacked(data):
+    with pytest.raises(errors.BitstreamError, match="a stream is bytes"):
+        list(Unpacker().feed(data))
 
 
 @pytest.mark.parametrize("parity", [0, 0.5])
@@ -254,6 +272,11 @@ def test_moments_may_be_left_out(parity):
         {"labels": fail},
         {"labels": lambda _: SCENES[0][1], "advice": fail},
         {"labels": lambda _: SCENES[0][1], "qp": 52},
+        {"labels": lambda _: SCENES[0][1], "coarse": np.zeros((24, 16), np.uint8)},
+        {"labels": lambda _: SCENES[0][1], "coarse": planes(SCENES[0][0], 8)},
+        {"labels": lambda _: SCENES[0][1], "coarse": planes(SCENES[0][0], 2)},
+        {"labels": lambda _: SCENES[0][1], "coarse": HALF_CHROMA},
+        {"labels": lambda _: SCENES[0][1], "coarse": replace(HALF_CHROMA, cb=None)},
     ],
 )
 def test_after_an_error_the_next_frame_is_a_key_frame(failing, fault):
@@ -262,7 +285,7 @@ def test_after_an_error_the_next_frame_is_a_key_frame(failing, fault):
     for number, (picture, labels) in enumerate(SCENES):
         if number == failing:
             with pytest.raises((errors.SempicError, RuntimeError)):
-                packer.pack(planes(picture), **fault)
+                packer.pack(**{"coarse": planes(picture)} | fault)
         (moment,) = unpacker.feed(packer.pack(planes(picture), lambda _, found=labels: found))
         assert moment.number == number
         assert np.array_equal(moment.scene.labels, labels)

@@ -26,6 +26,7 @@ from sempic.errors import (
     BitstreamError,
     CorruptStream,
     InputError,
+    LabelMapError,
     LimitExceeded,
     UnsupportedProfile,
 )
@@ -241,11 +242,12 @@ class Packer:
 
         coarse: the planes; None: those of the last frame. labels: returns the map, which is coded
         losslessly, from what the receiver expects: uint8 (height, width) of the painted picture;
-        None: no map until the next key frame. advice: returns texture to send, from that map. qp:
-        of HEVC, 1…51. key: code a key frame; the first frame always is one. halved: `Frame.halved`
-        of a key frame.
+        None, in a key frame: no map until the next one. advice: returns texture to send, from that
+        map. qp: of HEVC, 1…51. key: code a key frame; the first frame always is one. halved:
+        `Frame.halved` of a key frame.
 
-        Raises LabelMapError for a map of another size or palette, InputError for another QP. After
+        Raises LabelMapError for a map of another size or palette, or for none in between,
+        ImageError for planes of another size, type or chroma, and InputError for another QP. After
         an error no frame has been packed, and the next one is a key frame.
         """
         try:
@@ -321,7 +323,8 @@ class Packer:
             return coder.encode(labels, coarse=expected.coarse, model=model)
         if not self._has_map or expected.labels is None:
             return None
-        assert labels is not None
+        if labels is None:
+            raise LabelMapError("maps end only at a key frame; each frame until then has one")
         assert expected.hint is not None
         memory = self._time.memory(key=False)
         return moved.encode(labels, expected.labels, expected.hint, memory) or None
@@ -399,7 +402,7 @@ class Unpacker:
 
         Raises a BitstreamError for data that is no sequence, or not supported.
         """
-        for packet in self._reader.feed(data):
+        for packet in self._reader.feed(checks.stream(data)):
             for ordered in self._mender.take(packet):
                 yield from self._take(ordered)
 
