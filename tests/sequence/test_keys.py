@@ -80,6 +80,10 @@ def test_a_requested_interval_is_kept():
     assert numbers(Role.KEY, [0.5] * 4, rate=1, interval=0.1) == [*range(5)]
 
 
+def test_key_frames_may_never_come_again():
+    assert numbers(Role.KEY, [0.5] * 4, interval=1e308) == [0]
+
+
 @pytest.mark.parametrize(
     ("interval", "offset"), [(0.1, -6), (2, -6), (4, -9), (8, -12), (10, -13), (99, -13)]
 )

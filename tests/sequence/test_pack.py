@@ -1,5 +1,6 @@
 """Packing and unpacking of scenes, with and without losses."""
 
+import functools
 from dataclasses import replace
 from fractions import Fraction
 
@@ -227,6 +228,90 @@ def test_info_counts_the_frames_that_are_decoded():
     data = b"".join(PIECES)
     moments, _ = unpack([data + data])
     assert info(data + data)["frames"] == len(moments) == 8
+
+
+HALF_CHROMA = coarse.from_rgb(coarse.downscale(SCENES[0][0], 4), "420")
+
+
+def fail(_):
+    raise RuntimeError
+
+
+def test_maps_end_only_at_a_key_frame():
+    packer = packer_of(SCENES[0][1])
+    pack = functools.partial(packer.pack, planes(SCENES[0][0]))
+    pack(lambda _: SCENES[0][1])
+    with pytest.raises(errors.LabelMapError, match="only at a key frame"):
+        pack(lambda _: None)
+
+
+@pytest.mark.parametrize("data", ["text", None, 5])
+def test_only_bytes_are_unpacked(data):
+    with pytest.raises(errors.BitstreamError, match="a stream is bytes"):
+        list(Unpacker().feed(data))
+
+
+@pytest.mark.parametrize("parity", [0, 0.5])
+def test_moments_may_be_left_out(parity):
+    """A caller that takes only the first of each piece has the same frames afterwards."""
+    pieces = [packed(SCENES, keys=(0, 4), parity=parity)[n] for n in (0, 1, 4, 5, 6)]
+    unpacker = Unpacker()
+    taken = [next(unpacker.feed(piece), None) for piece in pieces]
+    found = [moment for moment in taken if moment is not None] + [*unpacker.feed(b"")]
+    found += unpacker.close()
+    assert found[-1].number == 6
+    assert found[-1].arrived
+    assert np.array_equal(found[-1].scene.labels, SCENES[6][1])
+
+
+@pytest.mark.parametrize("failing", [0, 2])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"labels": lambda _: SCENES[0][1][1:]},
+        {"labels": fail},
+        {"labels": lambda _: SCENES[0][1], "advice": fail},
+        {"labels": lambda _: SCENES[0][1], "qp": 52},
+        {"labels": lambda _: SCENES[0][1], "coarse": np.zeros((24, 16), np.uint8)},
+        {"labels": lambda _: SCENES[0][1], "coarse": planes(SCENES[0][0], 8)},
+        {"labels": lambda _: SCENES[0][1], "coarse": planes(SCENES[0][0], 2)},
+        {"labels": lambda _: SCENES[0][1], "coarse": HALF_CHROMA},
+        {"labels": lambda _: SCENES[0][1], "coarse": replace(HALF_CHROMA, cb=None)},
+    ],
+)
+def test_after_an_error_the_next_frame_is_a_key_frame(failing, fault):
+    packer = packer_of(SCENES[0][1])
+    unpacker = Unpacker()
+    for number, (picture, labels) in enumerate(SCENES):
+        if number == failing:
+            with pytest.raises((errors.SempicError, RuntimeError)):
+                packer.pack(**{"coarse": planes(picture)} | fault)
+        (moment,) = unpacker.feed(packer.pack(planes(picture), lambda _, found=labels: found))
+        assert moment.number == number
+        assert np.array_equal(moment.scene.labels, labels)
+        assert same_planes(moment.scene.coarse, packer.last)
+    unpacker.close()
+    assert not unpacker.damage
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"palette": 99},
+        {"palette": "camvid"},
+        {"chroma": "422"},
+        {"rate": 0.5},
+        {"rate": Fraction(0)},
+        {"rate": Fraction(-1)},
+        {"rate": Fraction(1, 1 << 32)},
+        {"parity": 2},
+        {"width": 65535, "factor": 1},
+    ],
+)
+def test_impossible_sequences_are_refused(change):
+    good = {"width": 64, "height": 48, "rate": Fraction(10), "palette": 1}
+    with pytest.raises(errors.SempicError):
+        Packer(**good | change)
 
 
 def test_odd_sizes_and_custom_palettes():

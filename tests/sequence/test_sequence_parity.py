@@ -1,6 +1,7 @@
 """Parity restores lost frames."""
 
 import itertools
+import tracemalloc
 from dataclasses import replace
 from fractions import Fraction
 
@@ -237,6 +238,24 @@ def test_the_queue_of_waiting_frames_is_bounded(monkeypatch):
         held = itertools.chain(*mender._held.values())
         assert sum(p.size for p in held if isinstance(p, Frame)) <= 400
         assert sum(map(len, mender._contents.values())) <= 800
+
+
+def test_parity_costs_no_more_than_its_bytes():
+    """Symbols far larger than the frames make neither the frames nor their restoration costly."""
+    read, mender = reader(), parity.Mender()
+    small = [Frame(key=not n, number=n, coarse=b"frame", labels=None) for n in range(128)]
+    symbol = 1 << 20
+    false = Parity(
+        span=128, wait=2, symbol=symbol, first=128, counts=b"\1" * 128, sums=bytes(symbol)
+    )
+    tracemalloc.start()
+    for packet in (stream.write_parity(false), *map(stream.write_frame, small[:-1])):
+        for found in read.feed(packet):
+            list(mender.take(found))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert not mender._groups  # it was used
+    assert most < 16 * symbol
 
 
 # ── sequences ────────────────────────────────────────────────────────────────────────────────

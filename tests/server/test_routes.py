@@ -170,6 +170,9 @@ def test_unusable_and_large_clips_are_refused(client):
     assert coder.film(clip(), fps=16, seconds=1)  # sixteen frames
     with pytest.raises(LimitExceeded, match="fewer seconds"):
         coder.film(clip(), fps=20, seconds=1)
+    long = FakeCoder().film(clip(), fps=20, seconds=1)
+    with pytest.raises(LimitExceeded, match=r"pixels$"):  # /decode has no such options
+        coder.decode(long, only=None, format="png", synthesis={})
 
 
 def test_relabel_replaces_the_map(client):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from sempic import checks
 from sempic.bits import Bits, ue
 from sempic.coarse import hevc, sets, slices
 from sempic.coarse.hevc import CHROMA, CHROMA_QP, START
@@ -63,6 +64,8 @@ class Encoder:
         if max(width, height) > MAX_SIDE:
             raise ImageError(f"a coarse picture of {width}×{height} has a side beyond {MAX_SIDE}")
         self._size = width, height
+        luma, half = (height, width), (-(-height // 2), -(-width // 2))
+        self._shapes = {"y": luma} | dict.fromkeys(("cb", "cr"), luma if chroma == "444" else half)
         self._coded = across, down = sets.coded_size(width, height)
         # At least two coding trees each way: with one, x265 predicts from parts of the margins that
         # it leaves uninitialised.
@@ -82,10 +85,17 @@ class Encoder:
     def encode(self, coarse: Coarse, *, qp: int, key: bool) -> tuple[bytes, Coarse]:
         """The payload of the next picture, and its decoded planes.
 
-        qp: in QP. key: code a key frame; the first picture always is one.
+        qp: in QP. key: code a key frame; the first picture always is one. Raises ImageError for
+        planes of another type, size or chroma.
         """
         from av.video.frame import PictureType
 
+        for name, shape in self._shapes.items():
+            plane = getattr(coarse, name, None)
+            if not checks.is_uint8(plane, 2) or plane.shape != shape:
+                raise ImageError(
+                    f"{name} of a coarse picture is uint8 {shape}, not {checks.kind(plane)}"
+                )
         frame = self._region(qp, hevc.frame(coarse, *self._coded))
         frame.pts = self._count
         self._count += 1

@@ -12,8 +12,8 @@ from collections import deque
 from enum import Enum
 from fractions import Fraction
 
-_INTERVAL = 10.0
-"""Seconds between key frames."""
+_INTERVAL, _LONGEST = 10.0, 1e9
+"""Seconds between key frames: as a rule, and at most, so that numbers of frames are finite."""
 _FINE_EVERY = 10
 """Frames from one fine frame to the next in a moving scene."""
 _BECOMES_STILL = 0.75
@@ -47,7 +47,7 @@ class Keys:
         """rate: frames in a second. interval: seconds between key frames; None: ten, and scenes may
         stand still."""
         self._rate, self._is_adaptive = rate, interval is None
-        self.interval = interval or _INTERVAL
+        self.interval = min(interval or _INTERVAL, _LONGEST)
         """Seconds between key frames."""
         speed = math.log(rate / _SLOW, _FAST / _SLOW)
         self._when_still = round(_STILL * min(max(speed, 0), 1))

@@ -12,6 +12,7 @@ import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from numbers import Rational
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,9 +20,17 @@ import numpy.typing as npt
 
 from sempic import checks, codec
 from sempic.coarse import moving
+from sempic.coarse.hevc import CHROMA
 from sempic.container import MAX_PIXELS, MAX_SIDE
-from sempic.errors import BitstreamError, CorruptStream, LimitExceeded, UnsupportedProfile
-from sempic.palette import IDENTITY, INDICES, OWN, PALETTES
+from sempic.errors import (
+    BitstreamError,
+    CorruptStream,
+    InputError,
+    LabelMapError,
+    LimitExceeded,
+    UnsupportedProfile,
+)
+from sempic.palette import IDENTITY, INDICES, OWN, PALETTES, by_id
 from sempic.scene import Coarse, LabelMap, Plane, Scene
 from sempic.sequence import stream
 from sempic.sequence.parity import Guard, Mender
@@ -179,11 +188,17 @@ class Packer:
     ) -> None:
         """Arguments as of `Head`. chroma: "444" or "420". parity: bytes per byte of frames, 0…1.
 
-        Raises InputError."""
+        Raises InputError, LabelMapError for an unknown palette, or ImageError for a coarse picture
+        that is too large."""
         for name, value in (("width", width), ("height", height)):
             checks.whole(name, value, 1, MAX_SIDE)
         checks.whole("factor", factor, 1, 255)
         checks.whole("model", model, 0, 14)
+        checks.one_of("chroma", chroma, CHROMA.values())
+        terms = (rate.numerator, rate.denominator) if isinstance(rate, Rational) else (0,)
+        if not all(0 < term < 1 << 32 for term in terms):
+            raise InputError(f"rate is a positive Fraction, in 32 bits, not {rate!s:.40}")
+        known = by_id(palette)
         self.size = width, height
         self._palette = palette
         self._coder = moving.Encoder(-(-width // factor), -(-height // factor), chroma)
@@ -193,8 +208,8 @@ class Packer:
             rate=rate,
             factor=factor,
             palette=palette if palette < OWN else INDICES.id,
-            classes=len(PALETTES[palette].classes),
-            own=PALETTES[palette].identity or "",
+            classes=len(known.classes),
+            own=known.identity or "",
             model=model,
         )
         self._time = Timeline(self._head)
@@ -227,12 +242,31 @@ class Packer:
 
         coarse: the planes; None: those of the last frame. labels: returns the map, which is coded
         losslessly, from what the receiver expects: uint8 (height, width) of the painted picture;
-        None: no map until the next key frame. advice: returns texture to send, from that map. qp:
-        of HEVC, 1…51. key: code a key frame; the first frame always is one. halved: `Frame.halved`
-        of a key frame.
+        None, in a key frame: no map until the next one. advice: returns texture to send, from that
+        map. qp: of HEVC, 1…51. key: code a key frame; the first frame always is one. halved:
+        `Frame.halved` of a key frame.
 
-        Raises LabelMapError for a map of another size or palette.
+        Raises LabelMapError for a map of another size or palette, or for none in between,
+        ImageError for planes of another size, type or chroma, and InputError for another QP. After
+        an error no frame has been packed, and the next one is a key frame.
         """
+        try:
+            return self._packed(coarse, labels, advice, qp, key=key, halved=halved)
+        except BaseException:
+            self._time.coarse = None  # the encoder may be ahead of the receiver
+            raise
+
+    def _packed(
+        self,
+        coarse: Coarse | None,
+        labels: Callable[[Expected], LabelMap | None],
+        advice: Callable[[LabelMap | None], Texture] | None,
+        qp: int,
+        *,
+        key: bool,
+        halved: bool,
+    ) -> bytes:
+        checks.whole("qp", qp, moving.QP.start, moving.QP.stop - 1)
         time = self._time
         key = key or time.coarse is None
         payload, planes = None, time.coarse
@@ -256,9 +290,9 @@ class Packer:
             labels=self._encoded_map(sent, expected, key),
             halved=key and halved,
         )
+        packet = stream.write_frame(frame)
         time.coarse, time.labels = planes, sent if key or self._has_map else None
         self.coarse_bytes = len(payload or b"")
-        self.number += 1
         head = b""
         if advice is not None and (texture := advice(time.labels)):
             head = stream.write_advice(Advice(dict(texture)))
@@ -269,7 +303,8 @@ class Packer:
             head = begin(self._head) + announced + head
         parity = b"" if self._guard is None else self._guard.add(stream.content_of(frame))
         self.parity_bytes = len(parity)
-        return head + stream.write_frame(frame) + parity
+        self.number += 1
+        return head + packet + parity
 
     def close(self) -> list[bytes]:
         """The parity packets after the last frame, if any."""
@@ -288,7 +323,8 @@ class Packer:
             return coder.encode(labels, coarse=expected.coarse, model=model)
         if not self._has_map or expected.labels is None:
             return None
-        assert labels is not None
+        if labels is None:
+            raise LabelMapError("maps end only at a key frame; each frame until then has one")
         assert expected.hint is not None
         memory = self._time.memory(key=False)
         return moved.encode(labels, expected.labels, expected.hint, memory) or None
@@ -366,7 +402,7 @@ class Unpacker:
 
         Raises a BitstreamError for data that is no sequence, or not supported.
         """
-        for packet in self._reader.feed(data):
+        for packet in self._reader.feed(checks.stream(data)):
             for ordered in self._mender.take(packet):
                 yield from self._take(ordered)
 
@@ -425,20 +461,19 @@ class Unpacker:
         self._texture = self._new_texture if frame.key else {**self._texture, **self._new_texture}
         self._new_texture = {}
         number = frame.number
-        for missing in filled:
-            yield self._concealed(missing)
+        # Decoded before any is returned: a caller may drop the rest, and the next frame needs it.
+        found = [self._concealed(missing) for missing in filled]
         if not exact:
             self._note(f"frame {number}: {NEEDS_LOST}")
         try:
-            moment = self._decoded(frame, number, exact=exact)
+            self._last = self._decoded(frame, number, exact=exact)
+            found.append(self._last)
         except BitstreamError as error:
             self._note(f"frame {number}: {error}")
             self.course.fail()
             if self._last is not None:
-                yield self._concealed(number)
-            return
-        self._last = moment
-        yield moment
+                found.append(self._concealed(number))
+        yield from found
 
     def _decoded(self, frame: Frame, number: int, *, exact: bool) -> Moment:
         """exact: whether no needed frame is lost; else the map is the last one, moved along."""

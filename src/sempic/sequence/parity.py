@@ -211,8 +211,8 @@ class Mender:
                 past = self._newest - self._span - self._wait if self._span else self._newest
                 self._due = min(*self._held, max(self._due + 1, past))
                 continue
-            yield from self._held.pop(self._due)
             self._due += 1
+            yield from self._held.pop(self._due - 1)
 
     def _has_room(self) -> bool:
         frames = (packets[-1] for packets in self._held.values())
@@ -223,32 +223,32 @@ class Mender:
         group = self._groups.get(index)
         if group is None or self._due is None:
             return
-        symbols = np.zeros((sum(group.counts), group.size), np.uint8)
-        lost: dict[int, npt.NDArray[np.int64]] = {}
-        at = 0
-        for number, count in enumerate(group.counts, index * self._span):
-            place = np.arange(at, at := at + count)
+        counts = dict(enumerate(group.counts, index * self._span))
+        lost = [n for n, count in counts.items() if count and n not in self._contents]
+        wanted = sum(counts[n] for n in lost)
+        if not 0 < wanted <= len(group.sums):
+            return
+        del self._groups[index]
+        numbers = np.array(sorted(group.sums)[:wanted])
+        sums = np.frombuffer(b"".join(group.sums[n] for n in numbers), np.uint8)
+        left = sums.reshape(-1, group.size).copy()
+        missing, at = [], 0
+        for number, count in counts.items():
+            places = np.arange(at, at := at + count)
             content = self._contents.get(number)
             if content is None:
-                if count:
-                    lost[number] = place
+                missing.append(places)
             elif count == _count(content, group.size):
-                symbols[place] = _symbols(content, group.size)
+                # Symbols may be far larger than contents: their zeros cost no time.
+                width = min(len(content) + len(_END), group.size)
+                known = _symbols(content, group.size)[:, :width]
+                left[:, :width] ^= _product(_factors(numbers, places), known)
             else:  # parity of other frames
-                del self._groups[index]
                 return
-        if not lost or sum(map(len, lost.values())) > len(group.sums):
-            return
-        missing = np.concatenate(list(lost.values()))
-        numbers = np.array(sorted(group.sums)[: len(missing)])
-        sums = np.frombuffer(b"".join(group.sums[n] for n in numbers), np.uint8)
-        left = sums.reshape(-1, group.size) ^ _product(
-            _factors(numbers, np.arange(len(symbols))), symbols
-        )
-        symbols[missing] = _solve(_factors(numbers, missing), left)
-        del self._groups[index]
-        for number, place in lost.items():
-            frame = _frame(symbols[place].tobytes(), number, self._version)
+        found = _solve(_factors(numbers, np.concatenate(missing)), left)
+        ends = np.cumsum([counts[n] for n in lost])[:-1]
+        for number, symbols in zip(lost, np.split(found, ends), strict=True):
+            frame = _frame(symbols.tobytes(), number, self._version)
             if frame is not None:
                 self._contents[number] = frame.content
                 if number >= self._due:

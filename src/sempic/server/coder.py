@@ -81,15 +81,19 @@ class Coder:
         )
         frames = itertools.islice(source, max(1, math.ceil(seconds * source.rate)))
         packets = sequence.encode(
-            self._limited(frames), rate=source.rate, codec=self._codec, **options
+            self._limited(frames, "; fewer seconds, or a smaller max_side"),
+            rate=source.rate,
+            codec=self._codec,
+            **options,
         )
         stream = b"".join(packets)
         if not stream:
             raise ImageError("a clip without frames")
         return stream
 
-    def _limited(self, frames: Iterable[Image]) -> Iterator[Image]:
-        """The same frames; raises LimitExceeded at too many pixels in a frame or in all frames."""
+    def _limited(self, frames: Iterable[Image], remedy: str = "") -> Iterator[Image]:
+        """The same frames; raises LimitExceeded at too many pixels in a frame or in all frames;
+        remedy: what then helps."""
         left = self._max_pixels * PLAYED
         for frame in frames:
             if frame.shape[0] * frame.shape[1] > self._max_pixels:
@@ -97,8 +101,8 @@ class Coder:
             left -= frame.shape[0] * frame.shape[1]
             if left < 0:
                 raise LimitExceeded(
-                    f"the frames have more than the limit of {self._max_pixels * PLAYED} pixels; "
-                    "fewer seconds, or a smaller max_side"
+                    f"the frames have more than the limit of {self._max_pixels * PLAYED} pixels"
+                    + remedy
                 )
             yield frame
 

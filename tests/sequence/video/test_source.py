@@ -71,6 +71,18 @@ def test_fewer_frames_than_announced_are_reported(clip, capsys, name, announced,
     )
 
 
+@pytest.mark.parametrize("length", ["00:00:nan", "00:00:inf", "0:0:1e300", "-1:00:00", "a:b:c"])
+def test_a_length_without_sense_is_ignored(clip, length):
+    numbered("x.mkv", 20)
+    data = Path("x.mkv").read_bytes()
+    stated = b"00:00:02.000000000"
+    assert stated in data
+    data = data.replace(stated, length.encode().ljust(len(stated), b"\0"))
+    source = video.Source("x.mkv", data=data)
+    assert source.count == 20  # of the container
+    assert len(list(source)) == 20
+
+
 @pytest.mark.parametrize("name", ["clip.mkv", "clip.mp4"])
 def test_the_last_frame_stays_for_its_duration(clip, capsys, name):
     noisy(name, 10, last=30)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import itertools
 import math
+import re
 import time
 from collections.abc import Iterator
 from fractions import Fraction
@@ -28,6 +28,8 @@ _STATES_LENGTH = {"mp4", "matroska", "avi"}
 """FFmpeg's names of formats that state their length; for others FFmpeg estimates it."""
 _TOLERATED, _TOLERATED_SHARE = 2, 0.05
 """So many frames, or so large a share of them, may be missing without a warning."""
+_DURATION = r"(\d{1,9}):(\d\d?):(\d\d?(?:\.\d*)?)"
+"""Matroska's tag with the length of a stream."""
 _UNTIMED = {"h264", "hevc", "m4v", "mpegvideo"}
 """FFmpeg's names of formats without timestamps, for which its `average_rate` is made up."""
 _MEASURED = 100
@@ -255,9 +257,9 @@ class Source:
             return float(stream.duration * stream.time_base)
         if "matroska" not in self._formats:
             return None
-        with contextlib.suppress(ValueError):
-            hours, minutes, seconds = stream.metadata.get("DURATION", "").split(":")
-            return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+        stated = re.fullmatch(_DURATION, stream.metadata.get("DURATION", ""), re.ASCII)
+        if stated is not None:
+            return 3600 * int(stated[1]) + 60 * int(stated[2]) + float(stated[3])
         if container.duration and len(container.streams) == 1:
             return float(container.duration / 1e6)
         return None
