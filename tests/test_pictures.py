@@ -285,7 +285,7 @@ def test_jpeg_xl_without_its_package_names_the_extra(monkeypatch):
 def test_a_warning_is_not_lost_while_another_thread_reads_a_picture():
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
-        with pictures.quiet():
+        with formats.quiet():
             warn("a loss")
     assert [str(warning.message) for warning in seen] == ["a loss"]
 

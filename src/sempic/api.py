@@ -227,8 +227,8 @@ class Codec:
             image: PIL image of any mode (see `sempic.pictures.to_rgb`), or uint8 (H, W, 3) in sRGB.
             labels: label map, uint8 (H, W), of the size of the upright picture, sent lossless;
                 255 becomes void unless it is an id of the palette (license plate in Cityscapes'
-                labelIds). None: the segmenter's map; no map, with a warning, if the segmenter
-                recognises too little or finds a single class. "none": no map.
+                labelIds). None: the segmenter's map; no map if the segmenter finds a single class
+                or, with a warning, recognises too little. "none": no map.
             palette: of `labels`: id or name (`sempic.palette`), or the path of a `.json` file with
                 a custom palette; default: CamVid. Without `labels`: "camvid" or "cityscapes", to
                 which the segmenter's classes are mapped; default: the segmenter's palette.
@@ -389,7 +389,6 @@ class Codec:
                 coarse_picture = helper.submit(drafts.code, pixels, palette, halved, options)
             labels = prediction.map_for_still(options.found_quality, options.importance)
         if labels is None:
-            warn("sent without a label map: nearly all of it would be one class")
             return None, None, palette, None
         sent, seen = (
             translate(codec.repeated(m, 1 + halved, pixels.shape[:2]), found, palette)

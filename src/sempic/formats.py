@@ -6,7 +6,12 @@ file. Only the formats here are opened.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import warnings
+from collections.abc import Iterator
+
+from sempic import processes
 
 _FORMATS = {
     "AVIF": ".avif",
@@ -31,6 +36,20 @@ FOREIGN = frozenset(_OTHERS.split())
 """Suffixes of pictures that may be unsupported: a search of folders reports their number."""
 COMPRESSED = frozenset({".gz", ".tgz", ".bz2", ".xz", ".zst"})
 """Suffixes of compressed tars, which are reported likewise."""
+
+
+_lock = processes.ForkSafeLock()
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without Pillow's warnings: readers check sizes, and damaged tags are harmless.
+
+    Filters belong to the process, not to the thread, so warnings of other modules stay.
+    """
+    with _lock(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\b|pillow_jxl")
+        yield
 
 
 def has_jxl() -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -14,7 +13,7 @@ import numpy.typing as npt
 import PIL.Image
 from PIL import ImageCms, ImagePalette, UnidentifiedImageError
 
-from sempic import checks, formats, processes
+from sempic import checks, formats
 from sempic.container import MAGIC, MAX_PIXELS, MAX_SIDE, SEQUENCE_MAGIC
 from sempic.errors import (
     ImageError,
@@ -177,7 +176,7 @@ def to_rgb(picture: PIL.Image.Image | npt.NDArray[np.uint8]) -> Image:
     _load(picture, ImageError)
     turn, profile = _turn(picture), picture.info.get("icc_profile")
     frame, several = picture.tell(), _has_more_frames(picture)
-    with refused(ImageError, f"mode {picture.mode} cannot become RGB", Exception), quiet():
+    with refused(ImageError, f"mode {picture.mode} cannot become RGB", Exception), formats.quiet():
         alpha = _alpha(picture, clear)
         if reason := _unreadable(picture):
             raise ImageError(f"{reason}; convert the picture first")
@@ -304,7 +303,7 @@ def _open(data: bytes, error: _ErrorType) -> PIL.Image.Image:
     try:
         if formats.has_jxl() and (claimed := formats.jxl_size(data)) is not None:
             _check_size(*claimed)
-        with quiet():
+        with formats.quiet():
             picture = PIL.Image.open(io.BytesIO(data), formats=formats.readable())
     except error:
         raise
@@ -342,7 +341,7 @@ def _has_more_frames(picture: PIL.Image.Image) -> bool:
 
 
 def _load(picture: PIL.Image.Image, error: _ErrorType) -> None:
-    with refused(error, "a damaged picture", Exception), quiet():
+    with refused(error, "a damaged picture", Exception), formats.quiet():
         picture.load()
 
 
@@ -355,20 +354,6 @@ def _check_size(width: int, height: int) -> None:
         raise SizeError(
             f"{width}×{height} is more than the limit of {MAX_PIXELS} pixels; make it smaller first"
         )
-
-
-_lock = processes.ForkSafeLock()
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without Pillow's warnings: `_check_size` checks sizes, and damaged tags are harmless.
-
-    Filters belong to the process, not to the thread, so warnings of other modules stay.
-    """
-    with _lock(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"PIL\b|pillow_jxl")
-        yield
 
 
 # ── metadata and pixel formats ───────────────────────────────────────────────────────────────
@@ -387,7 +372,7 @@ _TURNS = {
 def _turn(picture: PIL.Image.Image) -> PIL.Image.Transpose | None:
     """The transposition that makes the picture upright, by EXIF or XMP; None: none, or damaged."""
     try:
-        with quiet():
+        with formats.quiet():
             return _TURNS.get(int(picture.getexif().get(0x0112, 1)))
     except Exception:  # damaged tags; the exception varies
         return None

@@ -22,7 +22,7 @@ from sempic.errors import (
     install_hint,
     line,
 )
-from sempic.formats import has_jxl, jxl_size
+from sempic.formats import has_jxl, jxl_size, quiet
 from sempic.scene import Coarse, Image
 
 if TYPE_CHECKING:
@@ -80,8 +80,6 @@ class _Opened:
 
 def _open(payload: bytes, codec: str) -> PIL.Image.Image:
     import PIL.Image
-
-    from sempic.pictures import quiet
 
     try:
         with quiet():  # the caller checks the size
