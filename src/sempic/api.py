@@ -368,9 +368,9 @@ class Codec:
     def _find_map(
         self, pixels: Image, options: EncodeOptions, halved: bool
     ) -> tuple[LabelMap | None, LabelMap | None, int, Future[Coded] | None]:
-        """The segmenter's map as sent (None: it recognises too little) and as found, and their
-        palette; for a fixed quality also the coarse picture, which a second thread codes at the
-        same time."""
+        """The segmenter's map as sent (None: it recognises too little) and, if classes are to be
+        imagined, as found; their palette; for a fixed quality also the coarse picture, which a
+        second thread codes at the same time."""
         from concurrent.futures import ThreadPoolExecutor
 
         from sempic import drafts
@@ -390,11 +390,13 @@ class Codec:
             labels = prediction.map_for_still(options.found_quality, options.importance)
         if labels is None:
             return None, None, palette, None
-        sent, seen = (
-            translate(codec.repeated(m, 1 + halved, pixels.shape[:2]), found, palette)
-            for m in (labels, prediction.labels)
-        )
-        return sent, seen, palette, coarse_picture
+
+        def full(map_: LabelMap) -> LabelMap:
+            size = pixels.shape[:2]
+            return translate(codec.repeated(map_, 2, size) if halved else map_, found, palette)
+
+        seen = full(prediction.labels) if options.imagine else None
+        return full(labels), seen, palette, coarse_picture
 
     def find_labels(self, pixels: Image) -> tuple[LabelMap | None, int]:
         """The segmenter's map as `encode` sends it by default, None if the segmenter recognises too

@@ -21,7 +21,7 @@ from sempic.errors import (
     UnsupportedProfile,
     UnsupportedVersion,
 )
-from sempic.palette import IDENTITY, INDICES, PALETTES
+from sempic.palette import IDENTITY, INDICES, PALETTES, by_identity
 
 MAGIC = b"\xe5S"
 SEQUENCE_MAGIC = b"\xe5V"
@@ -196,7 +196,7 @@ def _content(
         own = found.pop("palette").decode("utf-8", "replace")
         if not IDENTITY.fullmatch(own):
             raise CorruptStream("the palette chunk names no palette")
-        palette = next((p.id for p in tuple(PALETTES.values()) if p.identity == own), palette)
+        palette = by_identity(own, palette)
     return Container(
         width=width,
         height=height,

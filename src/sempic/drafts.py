@@ -57,7 +57,8 @@ class Drafts:
             pixels: the picture to send, uint8 (H, W, 3).
             plain: the draft without coarse picture, windows and texture.
             options: of the encoding.
-            seen: the map before it was simplified, uint8 (H, W); None: there is none.
+            seen: the map before it was simplified, uint8 (H, W), if classes are to be imagined;
+                None: there is none.
             full: (height, width) of the picture that `keep_boxes` refer to.
             coarse_picture: of the one level, if another thread codes it.
 

@@ -345,6 +345,14 @@ def own(name: str, classes: list[tuple[str, Colour]]) -> Palette:
     return palette
 
 
+def by_identity(identity: str | None, default: int) -> int:
+    """The id of the custom palette of this identity in this process; `default` if there is none."""
+    if not identity:
+        return default
+    known = tuple(PALETTES.values())  # another thread may register a palette meanwhile
+    return next((p.id for p in known if p.identity == identity), default)
+
+
 def shown_name(number: int, identity: str | None) -> str:
     """The name of a palette for display: from the identity of a custom palette, else by id."""
     return identity.split("#")[0] if identity else PALETTES[number].name

@@ -181,11 +181,11 @@ def test_the_last_layer_of_as_many_other_classes_is_not_copied(others, tmp_path)
     network = SegmentationNet(SegmenterConfig(width=16))
     network.palette = palette.CITYSCAPES
     own = {key: value.clone() for key, value in network.state_dict().items()}
-    segmenter.grow_head(network, saved(others, tmp_path / "a.safetensors"), tmp_path)
+    segmenter.grow_head(network, saved(others, tmp_path / "a.safetensors"), tmp_path, np.ones(19))
     assert torch.equal(network.state_dict()[last], own[last])
     assert not torch.equal(network.state_dict()["smooth.0.0.weight"], own["smooth.0.0.weight"])
     same = saved(None, tmp_path / "a.safetensors")
-    segmenter.grow_head(network, same, tmp_path)
+    segmenter.grow_head(network, same, tmp_path, np.ones(19))
     assert torch.equal(network.state_dict()[last], same.state_dict()[last])
 
 

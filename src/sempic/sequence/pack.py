@@ -30,7 +30,7 @@ from sempic.errors import (
     LimitExceeded,
     UnsupportedProfile,
 )
-from sempic.palette import IDENTITY, INDICES, OWN, PALETTES, by_id
+from sempic.palette import IDENTITY, INDICES, OWN, PALETTES, by_id, by_identity
 from sempic.scene import Coarse, LabelMap, Plane, Scene
 from sempic.sequence import stream
 from sempic.sequence.parity import Guard, Mender
@@ -445,8 +445,7 @@ class Unpacker:
         if self.head is not None:
             raise CorruptStream(f"a second head differs from the first: {stream.JOINED}")
         check_head(head, self._limit)
-        custom = (p.id for p in tuple(PALETTES.values()) if p.identity == head.own)
-        self._palette = next(custom, head.palette)
+        self._palette = by_identity(head.own, head.palette)
         small = (-(-side // head.factor) for side in (head.width, head.height))
         self._decoder = moving.Decoder(
             head.parameters, *small, short=head.version >= stream.SHORT_FROM

@@ -102,7 +102,7 @@ def test_camvid_classes_keep_their_probabilities_in_a_grown_head(tmp_path):
     x = torch.rand(1, 3, 32, 32)
     common = np.ones(19)
     common[CITYSCAPES.classes.index("car")] = 17
-    for frequency, share in ((None, 0.25), (common, 0.85)):
+    for frequency, share in ((np.ones(19), 0.25), (common, 0.85)):
         segmenter.grow_head(network, given, tmp_path, frequency)
         with torch.no_grad():
             eleven, nineteen = given(x).softmax(1), network(x).softmax(1)
@@ -116,7 +116,7 @@ def test_camvid_classes_keep_their_probabilities_in_a_grown_head(tmp_path):
             if group == "car":
                 torch.testing.assert_close(parts[:, 0], share * whole)
     with pytest.raises(ModelError, match="another backbone"):
-        segmenter.grow_head(SegmentationNet(SegmenterConfig(width=24)), given, tmp_path)
+        segmenter.grow_head(SegmentationNet(SegmenterConfig(width=24)), given, tmp_path, common)
 
 
 @needs_imagenet

@@ -105,13 +105,13 @@ def grow_head(
     network: SegmentationNet,
     given: SegmentationNet,
     path: Path,
-    frequency: npt.NDArray[np.float64] | None = None,
+    frequency: npt.NDArray[np.float64],
 ) -> None:
     """Copy the weights of the segmenter `given`, read from `path`, into `network`.
 
     From CamVid's to Cityscapes' classes, each class begins as a share of the CamVid class that
-    contains it, in proportion to its frequency, (C,); None: in equal shares. So all CamVid classes
-    keep their probabilities. For other differences of classes the last layer is not copied. Raises
+    contains it, in proportion to its frequency, (C,). So all CamVid classes keep their
+    probabilities. For other differences of classes the last layer is not copied. Raises
     ModelError for another backbone or width.
     """
     state, classes = given.state_dict(), network.config.classes
@@ -119,7 +119,7 @@ def grow_head(
     before, after = palette_of(given), palette_of(network)
     if (before, after) == (CAMVID, CITYSCAPES):
         order = translate(np.arange(classes, dtype=np.uint8), CITYSCAPES.id, CAMVID.id)
-        frequency = np.ones(classes) if frequency is None else np.maximum(frequency, 1e-6)
+        frequency = np.maximum(frequency, 1e-6)
         share = frequency / np.bincount(order, frequency)[order]
         rows = torch.from_numpy(order.astype(np.int64))
         state = {**state, **{last + k: state[last + k][rows] for k in ("weight", "bias")}}
