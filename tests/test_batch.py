@@ -24,6 +24,7 @@ from sempic.batch.work import coder_with
 from sempic.errors import InputError, OutputError, install_hint
 
 IMAGE, LABELS = street(48, 64)
+REAL = {name: vars(api.Codec)[name] for name in ("segmenter", "receiver")}
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +103,59 @@ def test_each_picture_has_a_map_of_its_own_where_names_are_alike():
     assert cli.main(["decode", "coded", "-o", "written", "--only", "labels"]) == 0
     assert cli.main(["encode", "shots/train", "--labels", "written", "-o", "again"]) == 0
     assert contents_of("again").keys() == {"0.png.sempic", "0.tif.sempic"}
+
+
+def test_pictures_of_two_folders_may_not_share_a_map(capsys):
+    for path in ("a/0.png", "b/0.png", "a/0.tif"):
+        Path(path).parent.mkdir(exist_ok=True)
+        PIL.Image.fromarray(IMAGE).save(path)
+    for path in ("maps/0.png", "maps/b/0.png"):
+        Path(path).parent.mkdir(exist_ok=True)
+        PIL.Image.fromarray(LABELS).save(path)
+    said = f"sempic: {Path('a/0.png')} and {Path('b/0.png')} would both have the map "
+    refused(capsys, "encode a/0.png b/0.png --labels maps", said + f"{Path('maps/0.png')}\n")
+    assert not contents_of(".")
+    assert cli.main(["encode", "a/0.png", "b/0.png", "--labels", "maps/0.png"]) == 0
+    Path("maps/0.png").rename("maps/a.png")
+    Path("maps/a").mkdir()
+    Path("maps/a.png").rename("maps/a/0.png")
+    assert cli.main(["encode", "a/0.png", "b/0.png", "--labels", "maps", "-o", "out"]) == 0
+    assert cli.main(["encode", "a/0.png", "a/0.tif", "--labels", "maps/a", "-o", "again"]) == 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "encode shots -o out --segmenter wrong",
+        "encode shots -o out --segmenter gone",
+        "encode shots -o out --check --verifier wrong",
+        "encode shots -o out --labels maps --prior wrong",
+        "encode shots -o out --labels wrong",
+        "encode shots.tar -o out.tar --segmenter wrong",
+        "decode coded -o out --receiver wrong",
+        "decode coded -o out --receiver gone",
+        "decode coded -o out --only labels --prior wrong",
+        "info coded --map --prior wrong",
+    ],
+)
+def test_a_wrong_model_is_one_error_before_the_work(command, workers, shots, monkeypatch, capsys):
+    for name in ("segmenter", "receiver"):
+        monkeypatch.setattr(api.Codec, name, REAL[name])
+    Path("wrong").write_bytes(b"no network")
+    Path("coded").mkdir()
+    for i in range(2):
+        Path(f"coded/{i}.sempic").write_bytes(sempic.encode(IMAGE, labels=LABELS))
+    with tarfile.open("shots.tar", "w") as tar:
+        tar.add("shots")
+    capsys.readouterr()
+    more = [] if command.startswith("info") else ["--jobs", workers]
+    assert cli.main([*command.split(), *more]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith(("sempic: wrong", "sempic: gone"))
+    assert not list(Path().glob("out*"))
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ record for each picture. `engines` run work in this process, in several processe
 
 from sempic.batch.engines import ENGINES, Done, bounded, here, in_processes, in_ray, run
 from sempic.batch.manifest import Manifest
-from sempic.batch.work import Decode, Encode, Record, Work, described, json_line, stream_of
+from sempic.batch.work import Decode, Encode, Record, Work, described, json_line, load, stream_of
 
 __all__ = [
     "ENGINES",
@@ -23,6 +23,7 @@ __all__ = [
     "in_processes",
     "in_ray",
     "json_line",
+    "load",
     "run",
     "stream_of",
 ]

@@ -71,6 +71,30 @@ class Encode:
         job.write(stream)
         return record
 
+    def prepare(self, jobs: list[Job]) -> None:
+        """Find what would fail for each of several files, before the work.
+
+        Raises ModelError for a network or a prior that cannot be loaded, and InputError for a label
+        map that cannot be read, or that pictures of two folders would share.
+        """
+        load(**self._models)
+        pictures = [job for job in jobs if job.source and not job.is_tar and not job.fault]
+        if self.labels in (None, "none") or not pictures:
+            return
+        if not os.path.isdir(self.labels):
+            with naming(self.labels):
+                self._read_map(Path(self.labels))
+            return
+        takers: dict[Path | None, Job] = {}
+        for job in pictures:
+            other = takers.setdefault(path := self._map(job), job)
+            if os.path.dirname(other.name) != os.path.dirname(job.name):
+                raise InputError(f"{other.name} and {job.name} would both have the map {path}")
+
+    @property
+    def _models(self) -> dict[str, str | None]:
+        return {"segmenter": self.segmenter, "verifier": self.verifier, "prior": self.prior}
+
     def _map(self, job: Job | None) -> Path | None:
         """The file of the user's label map; None: there is none."""
         if job is None or self.labels in (None, "none"):
@@ -104,14 +128,13 @@ class Encode:
             if job is not None and formats.is_tar(data):
                 raise ImageError(f"{error}; {_TAR}") from error
             raise
-        coder = coder_with(segmenter=self.segmenter, verifier=self.verifier, prior=self.prior)
         labels: Any = "none" if self.labels == "none" else None
         options = self.options.keywords()
         if (path := self._map(job)) is not None:
             with naming(path):
                 labels, options["palette"] = self._read_map(path)
         try:
-            stream = coder.encode(picture, labels=labels, **options)
+            stream = coder_with(**self._models).encode(picture, labels=labels, **options)
         except LabelMapError as error:
             if path is None:
                 raise
@@ -176,6 +199,10 @@ class Decode:
             files.move_to_target(part, path)
         return described(stream)
 
+    def prepare(self, jobs: list[Job]) -> None:
+        """As `Encode.prepare`. Raises ModelError."""
+        load(**self._models)
+
     @property
     def ending(self) -> str:
         """`images` with a dot in front."""
@@ -200,7 +227,11 @@ class Decode:
 
     @property
     def _coder(self) -> api.Codec:
-        return coder_with(receiver=self.receiver, prior=self.prior)
+        return coder_with(**self._models)
+
+    @property
+    def _models(self) -> dict[str, str | None]:
+        return {"receiver": self.receiver, "prior": self.prior}
 
 
 def part_of(scene: Scene, only: str, suffix: str) -> bytes:
@@ -221,6 +252,14 @@ _TAR = "a tar, compressed or not, is a file whose name ends in .tar, for encode 
 
 coder_with = functools.cache(api.Codec)
 """A cached codec, so that a process loads networks once for all files."""
+
+
+def load(**models: str | None) -> None:
+    """Load the given models of `coder_with`. Raises ModelError."""
+    coder = coder_with(**models)
+    for name, spec in models.items():
+        if spec is not None:
+            getattr(coder, name)
 
 
 def described(stream: bytes, *, shares: bool = False, prior: str | None = None) -> Record:

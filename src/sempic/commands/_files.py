@@ -72,7 +72,10 @@ positive.__name__ = "positive whole number"
 
 
 def run(
-    args: argparse.Namespace, work: batch.Work, jobs: list[Job], settings: dict[str, Any]
+    args: argparse.Namespace,
+    work: batch.Encode | batch.Decode,
+    jobs: list[Job],
+    settings: dict[str, Any],
 ) -> int:
     """Run and report all jobs; settings: options that determine the outputs."""
     manifest = None
@@ -87,6 +90,8 @@ def run(
             lacking = manifest.lacking(jobs) - manifest.lacking(remaining)
             but = f"; {lacking} without members that failed, see {path}" if lacking else ""
             processes.say(f"{len(jobs) - len(remaining)} of {len(jobs)} are done{but}")
+    if len(remaining) > 1 or any(job.is_tar for job in remaining):  # else the file's error says it
+        work.prepare(remaining)
     if any(job.mkdir for job in remaining):
         place = Path(args.output)
         if "://" not in args.output and not place.exists():

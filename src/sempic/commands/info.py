@@ -41,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
     if prior and not args.map:
         raise InputError("--prior is for --map")
     jobs = find(args.inputs, None, accepted={".sempic"}, suffix=None)
+    if len(jobs) > 1:
+        batch.load(prior=prior)  # one error instead of one for each file
     code = _report.each(
         jobs,
         batch.here(functools.partial(_described, shares=args.map, prior=prior), jobs),
