@@ -5,6 +5,7 @@ import json
 import os
 import re
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -371,6 +372,17 @@ def test_an_error_while_memory_is_measured_names_codec_and_picture(folder):
     with pytest.raises(InputError, match=r"^vvc at 5, 0: codec 'vvc' is not one of"):
         workers.memory("vvc", 5)
     workers.stop()
+
+
+def test_an_interruption_does_not_wait_for_jobs_in_progress(folder):
+    workers = Workers(benchmark.Plan(items=[], size=None, settings=Settings(metrics=())), 1)
+    workers._pool.submit(os.getpid).result()
+    slow = workers._pool.submit(time.sleep, 60)
+    while not slow.running():
+        time.sleep(0.01)
+    began = time.monotonic()
+    workers.stop()
+    assert time.monotonic() - began < 10
 
 
 def test_too_many_processes_are_refused(folder, capsys):

@@ -61,7 +61,8 @@ class Workers:
         self._pool = self._processes(count)
 
     def stop(self) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        """Ends the processes, also amid a job, which can take minutes and has no taker any more."""
+        _end(self._pool)
 
     def code(self, jobs: Sequence[Job], title: str = "") -> Iterator[tuple[Job, Answer]]:
         """Yields jobs with their answers, in order of completion. Raises InputError.
@@ -81,8 +82,17 @@ class Workers:
 
     def memory(self, codec: str, setting: int) -> int:
         """Peak bytes of a fresh process that encodes and decodes the first picture."""
-        with self._processes(1) as alone:
+        alone = self._processes(1)
+        try:
             return int(_result(alone.submit(_peak, Job(0, codec, setting, metrics=()))))
+        finally:
+            _end(alone)
+
+
+def _end(pool: concurrent.futures.ProcessPoolExecutor) -> None:
+    for process in [*(pool._processes or {}).values()]:  # `kill_workers` is new in Python 3.14
+        process.kill()  # they hold no files, and an encoder heeds no SIGTERM
+    pool.shutdown(cancel_futures=True)
 
 
 def _result(future: concurrent.futures.Future[Any]) -> Any:
@@ -135,7 +145,7 @@ def _begin(plan: Plan) -> None:
     global _worker
     processes.end_with_parent()
     warnings.simplefilter("ignore", SempicWarning)  # would repeat for each setting
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us after caching our answers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us
     # One thread for PyTorch, which most metrics do not need and which takes seconds to import.
     os.environ["OMP_NUM_THREADS"] = "1"
     _worker = _Worker(plan)
