@@ -165,7 +165,17 @@ def stop(process: Any) -> None:
 
 _caught: list[int] = []
 """Signals to the main program, which end it (`as_program`)."""
-_ASCII = {"→": "->", "×": "x", "…": "...", "–": "-", "—": "-", "⇄": "<->", "·": "-", "’": "'"}
+_ASCII = {
+    "→": "->",
+    "×": "x",
+    "…": "...",
+    "–": "-",
+    "—": "-",
+    "⇄": "<->",
+    "·": "-",
+    "’": "'",
+    "∞": "inf",
+}
 
 
 def as_program(run: Callable[[], int]) -> int:

@@ -112,10 +112,21 @@ def test_a_map_that_is_all_void_is_said_to_give_no_miou(versions, capsys):
 def test_a_figure_that_no_version_has_is_said_to_be_missing(versions, capsys):
     assert compare("original.png", metrics="psnr,ms_ssim") == 0
     why = "samples are the same as their originals, or too small for it"
-    noted = f"sempic: no PSNR, dB: {why}\nsempic: no MS-SSIM: {why}\n"
-    assert capsys.readouterr().err == noted
+    assert capsys.readouterr().err == f"sempic: no MS-SSIM: {why}\n"
     assert compare("original.png", "a.webp", metrics="psnr") == 0
     assert capsys.readouterr().err == ""
+
+
+def test_an_infinite_psnr_is_shown_as_such(versions, capsys):
+    assert compare("original.png", "a.webp") == 0
+    first, other = capsys.readouterr().out.splitlines()[1:]
+    assert first.split() == ["original.png", "–", "∞"]
+    assert "∞" not in other
+    page = (versions / "compare.html").read_text()
+    assert "<td class='best'>∞</td>" in page
+    assert compare("original.png", "--json") == 0
+    (found,) = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert found["psnr"] == "inf"
 
 
 def test_versions_of_one_name_are_told_apart(versions, capsys):

@@ -1,6 +1,9 @@
+import json
+import math
+
 import pytest
 
-from sempic.evaluation.benchmark import Codec, Point, Results, tables
+from sempic.evaluation.benchmark import Codec, Point, Results, report, tables
 from sempic.evaluation.benchmark.results import bd_rates, matched
 
 
@@ -38,3 +41,25 @@ def test_the_summary_says_which_rates_a_codec_does_not_reach():
     text = summary(jpeg=codec("JPEG", 0.8, 2.0), webp=codec("WebP", 0.4, 1.1))
     assert "–: JPEG was measured at 0.800 to 2.000 bpp, as" in text
     assert "WebP was" not in text
+
+
+def test_an_infinite_figure_is_shown_and_not_interpolated():
+    def codec(*figures):
+        rows = [{"bpp": bpp, "psnr": psnr} for bpp, psnr in enumerate(figures, 1)]
+        timed = [Point(setting=1, row=row, encode_s=1, decode_s=1) for row in rows]
+        return Codec(title="codec", peak_bytes=0, points=timed)
+
+    codecs = {"a": codec(30.0, math.inf), "b": codec(math.inf, math.inf)}
+    rates = matched(codecs, [1.0, 2.0])
+    assert [line.get("psnr") for line in rates] == [30, None, None, None]
+    results = Results(
+        about={}, originals={}, codecs=codecs, matched=rates, bd_rate=bd_rates(codecs, "a")
+    )
+    assert "| codec | 2.0000 | ∞ |" in tables.summary(results)
+    assert report.plot(results).count("<polyline") == 1
+    del codecs["a"]
+    assert report.plot(results) == ""
+    (line, _) = json.loads(tables.dump(results), parse_constant=pytest.fail)["codecs"]["b"][
+        "points"
+    ]
+    assert line["psnr"] == "inf"

@@ -29,6 +29,8 @@ def plot(results: Results, figures: Sequence[str] = MAIN) -> str:
             for name, codec in results.codecs.items()
             if (points := codec.curve(figure.name))
         ]
+        if not curves:  # of infinite figures
+            continue
         panels.append(
             charts.Panel(
                 title=figure.head(results.originals),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -47,8 +48,9 @@ class Codec:
     """By rising rate."""
 
     def curve(self, figure: str) -> list[tuple[float, float]]:
-        """(bpp, figure) of the points that have the figure."""
-        return [(p.bpp, p.row[figure]) for p in self.points if figure in p.row]
+        """(bpp, figure) of the points that have the figure, and not an infinite one."""
+        rows = (p.row for p in self.points if p.row.get(figure, math.inf) != math.inf)
+        return [(row["bpp"], row[figure]) for row in rows]
 
     def near(self, bpp: float) -> Point:
         """The point nearest to a rate."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,7 +52,10 @@ class Figure:
 
     def text(self, row: Row) -> str:
         """The formatted figure; "–" if it was not measured."""
-        return self.digits.format(row[self.name]) if row.get(self.name) is not None else "–"
+        value = row.get(self.name)
+        if value is None:
+            return "–"
+        return "∞" if value == math.inf else self.digits.format(value)
 
 
 class Reference:
@@ -148,12 +152,14 @@ class Metric(ABC):
 
 
 class Mean(Metric):
-    """A metric with one figure, the mean over the pictures."""
+    """A metric with one figure, the mean over the pictures. It is infinite if it is that for all of
+    them, as PSNR of the originals themselves; with only some of them, there is none."""
 
     def __init__(self, figure: Figure) -> None:
         self.name = self.field = figure.name
         self.figures = (figure,)
 
     def add_up(self, records: Sequence[Record], originals: Sequence[Record]) -> Row:
-        mean = float(np.mean([record[self.name] for record in records]))
-        return {self.name: mean} if np.isfinite(mean) else {}
+        values = [record[self.name] for record in records]
+        mean = float(np.mean(values))
+        return {self.name: mean} if np.isfinite(mean) or np.min(values) == np.inf else {}
