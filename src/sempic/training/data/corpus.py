@@ -90,8 +90,13 @@ def about(folder: Path) -> dict[str, Any]:
 def open_corpus(folders: Sequence[Path], threads: int = 2) -> Corpus:
     """All samples of one or several corpora of the same classes.
 
-    Raises InputError: no corpus, corpora of different classes, or a damaged corpus.
+    Raises InputError: no corpus, the same one twice, corpora of different classes, or a damaged
+    corpus.
     """
+    real = [folder.resolve() for folder in folders]
+    for number, folder in enumerate(folders):
+        if real[number] in real[:number]:
+            raise InputError(f"{folder}: the same corpus twice")
     weights: dict[str, float] = {}
     samples: list[Sample] = []
     classes: list[Any] = []
