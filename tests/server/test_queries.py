@@ -2,6 +2,7 @@
 
 from standin import png, refused, stream
 
+import sempic
 from sempic.server import queries
 
 
@@ -34,6 +35,17 @@ def test_wrong_query_parameters_are_named(client):
     ):
         refused(client.post("/encode", params=query, content=png()), 422, "InputError", message)
     refused(client.post("/encode", params={"target_bpp": "nan"}, content=png()), 422, "InputError")
+
+
+def test_every_palette_that_is_offered_is_taken(client):
+    offered = queries.Encoding.model_json_schema()["properties"]["palette"]["anyOf"][0]["enum"]
+    assert offered == ["camvid", "cityscapes"]
+    for name in offered:
+        stream = client.post("/encode", params={"palette": name}, content=png()).content
+        assert sempic.info(stream)["palette"] == name
+    for name in ("indices", "cityscapes-full", "own.json"):
+        answer = client.post("/encode", params={"palette": name}, content=png())
+        refused(answer, 422, "InputError", "palette: Input should be 'camvid' or 'cityscapes'")
 
 
 def test_contradictions_are_refused_as_on_the_command_line(client):

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, Json, create_model
 from sempic import fields
 from sempic.errors import InputError, naming
 from sempic.options import DecodeOptions, EncodeOptions
-from sempic.palette import PALETTES
+from sempic.palette import CAMVID, CITYSCAPES
 from sempic.sequence import SequenceOptions
 
 
@@ -44,9 +44,9 @@ def _parameter(name: str, kind: Any, part: dataclasses.Field[Any]) -> tuple[Any,
     bounds = {"ge": about.low, "le": about.high, "gt": about.above} | _NARROWER.get(name, {})
     bounds = {rule: bound for rule, bound in bounds.items() if bound is not None}
     hint: Any
-    if name == "palette":  # only names: the server opens no path of a client
-        hint = Literal[tuple(p.name for p in PALETTES.values())]
-    elif name == "critical":  # only the table itself, for the same reason
+    if name == "palette":  # those to which any segmenter's classes are mapped
+        hint = Literal[(CAMVID.name, CITYSCAPES.name)]
+    elif name == "critical":  # only the table itself: the server opens no path of a client
         hint = Json[dict[str, Any]]
     elif get_origin(kind) is Mapping or fields.repeats(kind, about):
         hint = list[str]
