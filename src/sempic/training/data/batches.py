@@ -58,12 +58,7 @@ class Crops:
     """Batches of random crops of a corpus, which is copied to device memory."""
 
     def __init__(
-        self,
-        corpus: Corpus,
-        *,
-        size: tuple[int, int],
-        device: torch.device,
-        drops: Drops,
+        self, corpus: Corpus, *, size: tuple[int, int], device: torch.device, drops: Drops
     ) -> None:
         """
         Args:

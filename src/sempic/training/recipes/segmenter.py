@@ -102,10 +102,7 @@ def class_weights(frequency: npt.NDArray[np.float64], classes: Taxonomy) -> npt.
 
 
 def grow_head(
-    network: SegmentationNet,
-    given: SegmentationNet,
-    path: Path,
-    frequency: npt.NDArray[np.float64],
+    network: SegmentationNet, given: SegmentationNet, path: Path, frequency: npt.NDArray[np.float64]
 ) -> None:
     """Copy the weights of the segmenter `given`, read from `path`, into `network`.
 
