@@ -18,6 +18,7 @@ takes about 0.15 s a window on one core, with 100 windows a picture at a short s
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from common import add_folder, in_one_line, new_parser, positive, save
 from sempic import models, segment
 from sempic.commands import _measuring
 from sempic.evaluation import benchmark, codecs
+from sempic.evaluation.benchmark.dial import nearest
 from sempic.evaluation.benchmark.tables import markdown
 from sempic.evaluation.folders import spread
 from sempic.evaluation.human_maps import UNKNOWN
@@ -107,7 +109,7 @@ def measure(bench: benchmark.Benchmark, rows: list[str], quality: int) -> list[d
     def point(name: str, index: int) -> tuple[str, int]:
         _, codec, times = ROWS[name]
         if codec == "avif":
-            return codec, bench.near(index, codec, times * bench.rate("sempic", quality, index))
+            return codec, near(bench, index, codec, times * bench.rate("sempic", quality, index))
         return codec, JPEG_QUALITY if codec == "jpeg" else quality
 
     points = {name: [point(name, index) for index in indices] for name in rows}
@@ -129,6 +131,16 @@ def measure(bench: benchmark.Benchmark, rows: list[str], quality: int) -> list[d
             )
         lines.append(line)
     return lines
+
+
+def near(bench: benchmark.Benchmark, index: int, name: str, bpp: float) -> int:
+    """The setting of a codec at which one picture is nearest to a rate. Tries no rate far above it,
+    where codecs are slow."""
+    settings = bench.codec(name).settings
+    rate = functools.cache(lambda at: bench.rate(name, settings[at], index))
+    last = len(settings) - 1
+    high = next((at for at in (8, 16, 32, 64) if at >= last or rate(at) >= bpp), last)
+    return settings[nearest(rate, min(high, last) + 1, bpp)]
 
 
 def describe(lines: list[dict[str, Any]]) -> str:

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+from types import SimpleNamespace
 
 import numpy as np
 import PIL.Image
@@ -15,6 +16,7 @@ from videos import panned, write_video
 import sempic
 from sempic import api, check, models, segment
 from sempic.evaluation.folders import spread
+from sempic.evaluation.measure import Settings
 from sempic.palette import CAMVID, CITYSCAPES, translate
 
 
@@ -198,6 +200,38 @@ def test_roads_compares_ours_with_avif_and_jpeg(folder, run, measured, monkeypat
         assert f"| {row['title']} | {row['bpp']:.3f} | {row['psnr']:.2f} |" in printed
     with pytest.raises(SystemExit):
         run("roads", "pictures", "--rows", "ours,heif")
+
+
+@pytest.mark.parametrize("target", [0.001, 0.05, 0.31, 0.9, 5])
+def test_roads_finds_the_setting_nearest_to_a_rate_in_nine_tries(target, folder):
+    rates = 0.01 * 1.09 ** np.arange(60)
+    tried = []
+
+    class Bench:
+        def codec(self, name):
+            return SimpleNamespace(settings=range(60))
+
+        def rate(self, name, setting, index):
+            tried.append(setting)
+            return float(rates[setting])
+
+    found = importlib.import_module("roads").near(Bench(), 0, "avif", target)
+    best = np.abs(np.log(rates / target)).argmin()
+    assert abs(np.log(rates[found] / target)) <= max(abs(np.log(rates[best] / target)), 0.03)
+    assert len(set(tried)) <= 9
+
+
+def test_roads_finds_the_setting_of_a_codec_nearest_to_a_rate(folder):
+    roads = importlib.import_module("roads")
+    items = roads.benchmark.items(folder / "pictures", None, 1)
+    plan = roads.benchmark.Plan(items=items, size=None, settings=Settings(metrics=()))
+    with roads.benchmark.Benchmark(plan, cache=folder / "cache.sqlite", jobs=1) as bench:
+        picture, codec = plan.load(0)[0], plan.codec("webp")
+        rates = [8 * len(codec.encode(picture, q)) / (48 * 64) for q in codec.settings]
+        for bpp in (0.1, 1.0, 1.9, 99):
+            found = bench.bpp(0, "webp", roads.near(bench, 0, "webp", bpp))
+            best = min(rates, key=lambda rate: abs(np.log(rate / bpp)))
+            assert abs(np.log(found / bpp)) <= max(abs(np.log(best / bpp)), 0.03)
 
 
 @needs_models

@@ -2,7 +2,6 @@ import pytest
 import torch
 
 from sempic.errors import ModelError
-from sempic.training import device as devices
 from sempic.training.device import autocast, set_up
 from sempic.training.options import RunOptions
 
@@ -20,7 +19,7 @@ def test_an_unusable_device_is_named(tmp_path, device):
 
 @pytest.mark.parametrize("has", [True, False])
 def test_a_processor_without_bfloat16_computes_in_float32(has, monkeypatch):
-    monkeypatch.setattr(devices, "_has_bfloat16", lambda: has)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: has)
     layer = torch.nn.Linear(2, 2)
     with autocast(torch.device("cpu")):
         assert layer(torch.zeros(1, 2)).dtype == (torch.bfloat16 if has else torch.float32)

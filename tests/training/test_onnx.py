@@ -146,7 +146,7 @@ def test_a_segmenter_with_an_8_bit_decoder_computes_nearly_the_same(tmp_path):
     write_corpus(data, tmp_path / "c")
     network, x = segmenter_after(20)
     export_segmenter(network, tmp_path / "f.onnx")
-    feeds = list(itertools.islice(pictures_of(tmp_path / "c", 1.5), 2))
+    feeds = list(itertools.islice(pictures_of(tmp_path / "c"), 2))
     assert feeds[0]["image"].shape[3] == 3
     export_segmenter(network, tmp_path / "q.onnx", feeds=feeds)
     graph = onnx.load(tmp_path / "q.onnx").graph

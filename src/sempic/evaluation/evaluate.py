@@ -33,11 +33,7 @@ class Evaluation:
 
 
 def evaluate(
-    folder: Path,
-    settings: Settings,
-    *,
-    palette: str | None = None,
-    predictions: Path | None = None,
+    folder: Path, settings: Settings, *, palette: str | None = None, predictions: Path | None = None
 ) -> Evaluation:
     """The figures of a folder of results.
 

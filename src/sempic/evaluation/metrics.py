@@ -108,8 +108,7 @@ def kernel_distance(a: Floats, b: Floats) -> float:
 
 
 def bootstrap(
-    values: npt.NDArray[np.float64] | Counts,
-    statistic: Callable[[Any], float] | None = None,
+    values: npt.NDArray[np.float64] | Counts, statistic: Callable[[Any], float] | None = None
 ) -> tuple[float, float]:
     """95 % confidence interval of a statistic, by percentile bootstrap (1000 rounds, fixed seed).
 

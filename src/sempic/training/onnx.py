@@ -203,12 +203,12 @@ def first_inputs(
     return map(feed, range(CALIBRATION))
 
 
-def pictures_of(folder: Path, enlarge: float) -> Iterator[dict[str, Any]]:
-    """A segmenter's inputs, for training pictures of a corpus, enlarged by a factor. Raises
+def pictures_of(folder: Path) -> Iterator[dict[str, Any]]:
+    """A segmenter's inputs, for training pictures of a corpus, enlarged by ENLARGE. Raises
     InputError before the first one, for no corpus."""
     samples = open_corpus([folder]).part(judged=False)
     rows, columns = (min(s.image.shape[axis] for s in samples) for axis in (0, 1))
-    size = round(columns * enlarge) // 32 * 32, round(rows * enlarge) // 32 * 32
+    size = round(columns * ENLARGE) // 32 * 32, round(rows * ENLARGE) // 32 * 32
 
     def feed(index: int) -> dict[str, Any]:
         image = samples[index * len(samples) // CALIBRATION].image[:rows, :columns]
@@ -348,6 +348,6 @@ def export(options: ExportOptions) -> None:
     else:
         if options.model_id != ExportOptions.model_id:
             raise ModelError("--model-id is for receivers: a segmenter has none")
-        feeds = pictures_of(corpus, ENLARGE) if corpus else None
+        feeds = pictures_of(corpus) if corpus else None
         export_segmenter(network, options.output, feeds=feeds)
     print(f"{options.output}: {options.output.stat().st_size / 1e6:.1f} MB")

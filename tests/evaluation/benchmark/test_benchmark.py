@@ -337,19 +337,6 @@ def test_a_label_map_of_another_size_is_named(folder, capsys):
     )
 
 
-def test_the_setting_nearest_to_a_rate_is_found(folder):
-    plan = benchmark.Plan(
-        items=benchmark.items(folder / "set/val", None, 1), size=None, settings=Settings(metrics=())
-    )
-    with benchmark.Benchmark(plan, cache=folder / "cache.sqlite", jobs=1) as bench:
-        picture, codec = plan.load(0)[0], plan.codec("webp")
-        rates = [8 * len(codec.encode(picture, q)) / (48 * 64) for q in codec.settings]
-        for bpp in (0.1, 1.0, 1.9, 99):
-            found = bench.bpp(0, "webp", bench.near(0, "webp", bpp))
-            best = min(rates, key=lambda rate: abs(np.log(rate / bpp)))
-            assert abs(np.log(found / bpp)) <= max(abs(np.log(best / bpp)), 0.03)
-
-
 def test_workers_import_pytorch_only_for_metrics_that_need_it(folder, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     plan = benchmark.Plan(

@@ -167,9 +167,3 @@ class Benchmark:
         return [
             settings[at] for i, at in enumerate(places) if not i or rate(at) > rate(places[i - 1])
         ]
-
-    def near(self, index: int, name: str, bpp: float) -> int:
-        """The setting of a codec at which one picture is nearest to a rate."""
-        settings = self.codec(name).settings
-        rates = functools.lru_cache(None)(lambda at: self.rate(name, settings[at], index))
-        return settings[dial.nearest_from_below(rates, len(settings), bpp)]

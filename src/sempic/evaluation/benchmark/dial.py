@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-_DOUBLING = [2**n for n in range(3, 31)]
 _NEAR = 0.03
 """The search stops within this relative distance from the target."""
 
@@ -26,9 +25,3 @@ def nearest(rate: Callable[[int], float], count: int, target: float) -> int:
             return at
         low, high = (at, high) if rate(at) < target else (low, at)
     return min((low, high), key=lambda at: abs(math.log(rate(at) / target)))
-
-
-def nearest_from_below(rate: Callable[[int], float], count: int, target: float) -> int:
-    """As `nearest`, but tries no rate far above the target, where codecs are slow."""
-    high = next((at for at in _DOUBLING if at >= count - 1 or rate(at) >= target), 0)
-    return nearest(rate, min(high + 1, count), target)

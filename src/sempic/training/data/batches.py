@@ -58,12 +58,7 @@ class Crops:
     """Batches of random crops of a corpus, which is copied to device memory."""
 
     def __init__(
-        self,
-        corpus: Corpus,
-        *,
-        size: tuple[int, int],
-        device: torch.device,
-        drops: Drops,
+        self, corpus: Corpus, *, size: tuple[int, int], device: torch.device, drops: Drops
     ) -> None:
         """
         Args:
@@ -226,12 +221,11 @@ def drop(
             middle = (first + last) // 2
             table = np.concatenate([first, last, middle, dropped[:, kind : kind + 1]], 1)
             box = to_device(table.astype(np.int64), labels.device)[:, :, None, None]
-            y = torch.arange(height, device=labels.device)[:, None]
-            x = torch.arange(width, device=labels.device)
-            inside = (y >= box[:, 0]) & (y < box[:, 2]) & (x >= box[:, 1]) & (x < box[:, 3])
-            centre = (box[:, 4, 0, 0] * width + box[:, 5, 0, 0])[:, None]
-            here = labels.flatten(1).gather(1, centre)[:, :, None]
-            region = inside & (labels == here) & (box[:, 6] == 1)
+            top, left, bottom, right, row, column, chosen = box.unbind(1)
+            number, y, x = (torch.arange(n, device=labels.device) for n in labels.shape)
+            y, number = y[:, None], number[:, None, None]
+            inside = (y >= top) & (y < bottom) & (x >= left) & (x < right)
+            region = inside & (labels == labels[number, row, column]) & (chosen == 1)
             other = labels.roll(1, 0) if kind == 2 else torch.full_like(labels, void)
             labels = torch.where(region, other, labels)
     whole = to_device(dropped[:, 0], labels.device)[:, None, None]

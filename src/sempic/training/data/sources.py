@@ -97,8 +97,6 @@ def _spec(spec: str) -> tuple[Path, float | None]:
 
 def _open_folder(folder: Path, taxonomy: Taxonomy) -> dict[str, dict[str, list[Item]]]:
     """The items of each split, "train" and "val", of each source."""
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
     name = folder.resolve().name
     layouts = ((mode, layout.splits(folder)) for mode, layout in readers.LAYOUTS.items())
     mode, present = next(((mode, there) for mode, there in layouts if there), ("folder", ["train"]))

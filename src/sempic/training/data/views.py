@@ -108,8 +108,7 @@ class Views:
         self.known = Pool([known for s in sources for known in s.known], device)
         shares = np.array([s.share for s in sources])
         self._shares = shares / shares.sum()
-        ends = np.cumsum([0] + [len(s.images) for s in sources])
-        self._ranges = list(zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True))
+        self._ends = np.cumsum([0] + [len(s.images) for s in sources])
         rare = list(taxonomy.ids(sorted(taxonomy.rare)))
         rare += [GROUP + g for g, row in enumerate(taxonomy.groups) if row[rare].any()]
         self._spots = [spots_of(known, rare, 2) for s in sources for known in s.known]
@@ -120,8 +119,8 @@ class Views:
         rows = np.empty((batch, 2, 3))  # along each axis: start, step, outputs
         plan = np.empty((batch, 4), np.int64)  # start, height, width, mirrored
         for slot in range(batch):
-            first, last = self._ranges[rng.choice(len(self._shares), p=self._shares)]
-            number = int(rng.integers(first, last))
+            source = rng.choice(len(self._shares), p=self._shares)
+            number = int(rng.integers(*self._ends[source : source + 2]))
             sides = int(self.images.heights[number]), int(self.images.widths[number])
             scale = float(np.exp(rng.uniform(*np.log(np.divide(self.heights, sides[0])))))
             spot = None
@@ -172,20 +171,17 @@ class Views:
         batch = len(matrices[0])
         blurred = np.flatnonzero(rng.random(batch) < 0.2)
         coarse = np.flatnonzero(rng.random(batch) < 0.4)
-        deviations = rng.uniform(0.3, 1.5, len(blurred)).astype(np.float32)
+        deviations = rng.uniform(0.3, 1.5, len(blurred))
         factors = rng.uniform(0.5, 0.9, len(coarse))
         softened = []
-        for axis, matrix in enumerate(matrices):
-            size = self.size[axis]
-            if len(blurred):
-                chosen = to_device(blurred, self.device)
-                blur = blurring(size, to_device(deviations, self.device)[:, None, None])
-                matrix = matrix.index_copy(0, chosen, blur @ matrix[chosen])
-            if len(coarse):
-                chosen = to_device(coarse, self.device)
-                small = np.maximum(1, np.round(size * factors)).astype(np.float32)
-                coarsen = coarsening(size, to_device(small, self.device)[:, None, None])
-                matrix = matrix.index_copy(0, chosen, coarsen @ matrix[chosen])
+        for size, matrix in zip(self.size, matrices, strict=True):
+            small = np.maximum(1, np.round(size * factors))
+            for change, at, by in ((blurring, blurred, deviations), (coarsening, coarse, small)):
+                if len(at):
+                    chosen = to_device(at, self.device)
+                    column = to_device(by.astype(np.float32), self.device)[:, None, None]
+                    changed = change(size, column) @ matrix[chosen]
+                    matrix = matrix.index_copy(0, chosen, changed)
             softened.append(matrix)
         return softened
 

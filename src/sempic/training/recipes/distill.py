@@ -170,12 +170,7 @@ class Distill(ReceiverRecipe):
         return {**parts, "discriminator": discriminator_loss, "norm": norm}
 
     def _sample(
-        self,
-        number: int,
-        batch: Batch,
-        planes: Tensor,
-        fidelity: float,
-        rng: np.random.Generator,
+        self, number: int, batch: Batch, planes: Tensor, fidelity: float, rng: np.random.Generator
     ) -> Tensor:
         """The residual after a random step of a random sampler; half of the time, of the sampler
         with one step."""

@@ -102,10 +102,7 @@ def class_weights(frequency: npt.NDArray[np.float64], classes: Taxonomy) -> npt.
 
 
 def grow_head(
-    network: SegmentationNet,
-    given: SegmentationNet,
-    path: Path,
-    frequency: npt.NDArray[np.float64],
+    network: SegmentationNet, given: SegmentationNet, path: Path, frequency: npt.NDArray[np.float64]
 ) -> None:
     """Copy the weights of the segmenter `given`, read from `path`, into `network`.
 
@@ -190,7 +187,6 @@ class Segmenter(OwnRecipe):
 
     def __init__(self, options: SegmenterOptions, device: torch.device) -> None:
         super().__init__(options, device, taxonomy.load(options.classes))
-        self.config = SegmenterConfig(backbone=options.backbone, classes=self.taxonomy.classes)
         begin = options.init and load_segmenter(options.init)
         self.teachers = [self._load_teacher(path) for path in options.teacher]
         opened = open_sources(options.data, self.taxonomy)
@@ -217,7 +213,8 @@ class Segmenter(OwnRecipe):
         self.views = Views(
             sources, self.taxonomy, size=options.crop, heights=options.heights, device=device
         )
-        network = SegmentationNet(self.config)
+        config = SegmenterConfig(backbone=options.backbone, classes=self.taxonomy.classes)
+        network = SegmentationNet(config)
         network.palette = self.taxonomy.palette
         if options.init and begin:
             grow_head(network, begin, options.init, frequency)
