@@ -42,7 +42,8 @@ def test_the_report_has_every_codec_and_adds_up(folder, capsys, source):
     assert ours["bytes"] == ours["coarse"] + ours["labels"] + ours["overhead"]
     assert ours["kbps"] == pytest.approx(8 * ours["bytes"] / 0.4 / 1000)
     assert 0 < ours["agreement"] <= 1
-    assert len(ours["losses"]) == measuring.TRIALS
+    for name in ("losses_of_maps", "losses_of_pictures"):
+        assert len(ours[name]) == measuring.TRIALS
     page = (folder / "out/report.html").read_text()
     assert page.count("data:image/webp") == 1 + len(found)
     assert not re.search(r"(src|href)=['\"](?!data:)", page)  # opens offline
@@ -98,6 +99,33 @@ def test_a_clip_that_cannot_be_read_is_named_before_the_work(folder, monkeypatch
     monkeypatch.setattr(measuring, "_sequence", lambda *_: pytest.fail("work was done"))
     assert cli.main(["benchmark", "clips", "--metrics", "psnr", "-o", "out"]) == 2
     assert "worn.mp4: " in capsys.readouterr().err
+
+
+@needs_models
+def test_losses_are_those_of_frames_that_arrive(folder, monkeypatch, capsys):
+    """Without a loss maps and pictures are the same; of lost frames nothing is judged."""
+
+    class Eye(FakeSegmenter):
+        def __call__(self, image):
+            return image[..., 0] // 32
+
+    class Preview(FakeReceiver):
+        def __call__(self, scene, **wishes):
+            return api.preview(scene)
+
+    monkeypatch.setattr(segment, "load", lambda spec, **_: Eye() if spec else FakeSegmenter())
+    monkeypatch.setattr(api.Codec, "receiver", Preview())
+    for drop, is_whole in (("1e-9", True), ("1", True), ("0.5", False)):
+        command = f"benchmark clips --metrics miou --codecs sempic -o out --every 2 --drop {drop}"
+        assert cli.main(command.split()) == 0, capsys.readouterr().err
+        ours = json.loads((folder / "out/report.json").read_text())["drive.mp4"]["codecs"]["sempic"]
+        maps, pictures = ours["losses_of_maps"], ours["losses_of_pictures"]
+        assert len(maps) == len(pictures) == measuring.TRIALS
+        if is_whole:
+            assert (set(maps), set(pictures)) == ({1.0}, {0.0})
+        else:
+            assert min(maps) < 1
+            assert min(pictures) < -0.01
 
 
 @needs_models

@@ -11,21 +11,25 @@ import functools
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import nan
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from tqdm import tqdm
 
 from sempic import api, coarse, segment, sequence
 from sempic.errors import InputError, SempicWarning
 from sempic.evaluation import codecs, metrics
 from sempic.evaluation.clips.clip import Clip
 from sempic.evaluation.measure import Measure, Settings, row
-from sempic.evaluation.measures import Row
+from sempic.evaluation.measures import Record, Row
+from sempic.evaluation.measures.base import Reference
 from sempic.options import BUNDLED, DEFAULT_QUALITY, Models
 from sempic.pictures import resized
 from sempic.scene import Image, LabelMap
 from sempic.sequence import motion
+from sempic.sequence.painter import Painter
 
 STATIC = 8
 """Grey levels."""
@@ -73,15 +77,16 @@ class Found:
     title: str
     row: Row
     """Bytes, and from `measure` on the figures of `measure.row`, kbps (kbit/s) and flicker. Ours
-    also have coarse, labels, parity (if there is any) and overhead, in bytes. The sequence has
-    `losses` if `Plan.drop`."""
+    also have coarse, labels, parity (if there is any) and overhead, in bytes. If `Plan.drop`, the
+    sequence has those of `losses`."""
     pictures: list[Image]
 
 
 def measure(clip: Clip, plan: Plan) -> dict[str, Found]:
     """The clip in each way of the plan, by name. Raises SempicErrors of coding."""
     coder = api.Codec(_CachedSegmenter(plan.models.segmenter), plan.models.receiver)
-    coded = {"sempic": _sequence(clip, coder, plan)}
+    pieces = list(sequence.encode(clip.frames, rate=clip.rate, codec=coder, **plan.options))
+    coded = {"sempic": _sequence(pieces, coder)}
     size = coded["sempic"].row["bytes"]
     for name in plan.names:
         if name == "single":
@@ -96,6 +101,8 @@ def measure(clip: Clip, plan: Plan) -> dict[str, Found]:
         shown = way.pictures[:: plan.every]
         records = [compare(r, picture) for r, picture in zip(references, shown, strict=True)]
         figures = row(records, [], None) | way.row
+        if name == "sempic" and plan.drop:
+            figures |= losses(pieces, plan, coder, records, references)
         figures["kbps"] = 8 * figures["bytes"] / clip.seconds / 1000
         figures["flicker"] = flicker(clip.frames, way.pictures, places)
         found[name] = replace(way, row=figures)
@@ -121,13 +128,10 @@ class _CachedSegmenter:
         return self._cache[key]
 
 
-def _sequence(clip: Clip, coder: api.Codec, plan: Plan) -> Found:
-    pieces = list(sequence.encode(clip.frames, rate=clip.rate, codec=coder, **plan.options))
+def _sequence(pieces: list[bytes], coder: api.Codec) -> Found:
     pictures = [np.asarray(picture) for picture in sequence.decode(pieces, codec=coder)]
     info = sequence.info(b"".join(pieces))
     sizes: Row = {"bytes": info["bytes"], **info["chunks"], "overhead": info["overhead"]}
-    if plan.drop:
-        sizes["losses"] = losses(pieces, plan.drop)
     return Found(title="sempic", row=sizes, pictures=pictures)
 
 
@@ -222,24 +226,50 @@ def _change(last: Image, now: Image, places: npt.NDArray[np.int32]) -> npt.NDArr
 # ── losses ───────────────────────────────────────────────────────────────────────────────────
 
 
-def losses(pieces: Sequence[bytes], share: float) -> list[float]:
-    """For each of TRIALS random losses of frames, the mean `agreement` of the maps that arrive with
-    those without loss. The first frame always arrives."""
-    complete = {
-        moment.number: moment.scene.labels for moment in sequence.Unpacker().moments(pieces)
-    }
-    means = []
-    for seed in range(TRIALS):
-        lost = np.random.default_rng(seed).random(len(pieces)) < share
+def losses(
+    pieces: Sequence[bytes],
+    plan: Plan,
+    coder: api.Codec,
+    records: Sequence[Record],
+    references: Sequence[Reference],
+) -> Row:
+    """TRIALS random losses of frames, of which the first always arrives. Only frames that arrive
+    count.
+
+    Args:
+        records: of the pictures without loss, each `plan.every`-th.
+        references: of the originals of these.
+
+    Keys, each with a value for each trial:
+        losses_of_maps: the mean `agreement` with the maps without loss.
+        losses_of_pictures: the agreement of their judged pictures minus that of the same pictures
+            without loss; absent if "miou" is not measured.
+    """
+    complete = [moment.scene.labels for moment in sequence.Unpacker().moments(pieces)]
+    is_judged = "miou" in plan.settings.metrics
+    found: Row = {"losses_of_maps": []} | ({"losses_of_pictures": []} if is_judged else {})
+    for seed in tqdm(range(TRIALS), desc="losses", leave=False, disable=None):
+        lost = np.random.default_rng(seed).random(len(pieces)) < plan.drop
         lost[0] = False
         arrived = [piece for piece, gone in zip(pieces, lost, strict=True) if not gone]
-        scores = [
-            agreement(complete[moment.number], moment.scene.labels)
-            for moment in sequence.Unpacker().moments(arrived)
-            if not lost[moment.number]
-        ]
-        means.append(float(np.mean(scores)))
-    return means
+        moments = list(sequence.Unpacker().moments(arrived))
+        there = [moment.number for moment in moments if not lost[moment.number]]
+        maps = {moment.number: moment.scene.labels for moment in moments}
+        scores = [agreement(complete[number], maps[number]) for number in there]
+        found["losses_of_maps"].append(float(np.mean(scores)))
+        if is_judged:
+            painted = Painter(coder).paint_all(moments)
+            pictures = {m.number: picture for m, picture in zip(moments, painted, strict=True)}
+            shown = [number for number in there if number % plan.every == 0]
+            compare = references[0].measure
+            after = [
+                compare(references[number // plan.every], pictures[number], ["miou"])
+                for number in shown
+            ]
+            before = [records[number // plan.every] for number in shown]
+            with_loss, without = (row(r, [], None).get("agreement", nan) for r in (after, before))
+            found["losses_of_pictures"].append(with_loss - without)
+    return found
 
 
 def agreement(truth: LabelMap | None, guess: LabelMap | None) -> float:

@@ -20,6 +20,10 @@ Results = Sequence[tuple[Clip, Mapping[str, Found]]]
 _RATE = Figure("kbps", "kbit/s", "{:.1f}")
 _FLICKER = Figure("flicker", "flicker", "{:.2f}", lower=True)
 _AGREEMENT = Figure("agreement", "mIoU against the original's map", "{:.4f}")
+_LOSSES = {
+    "losses_of_maps": "mean mIoU of the maps",
+    "losses_of_pictures": "change of mIoU against the original's map",
+}
 _PARTS = ("coarse", "labels", "parity", "overhead")
 _QUALITY = 75
 """Quality of the page's animated WebP."""
@@ -89,13 +93,14 @@ def _notes(ways: Mapping[str, Found]) -> list[str]:
     if "parity" in ours:
         more = ours["parity"] / (ours["bytes"] - ours["parity"])
         notes.append(f"Parity: {more:.1%} more bits.")
-    if "losses" in ours:
-        texts = ", ".join(f"{value:.3f}" for value in ours["losses"])
-        notes.append(
-            f"With losses, mean mIoU of the frames that arrive, by trial: {texts}."
-            if ours["labels"]
-            else "No map was sent that losses could damage."
-        )
+    for name, what in _LOSSES.items():
+        if name in ours:
+            texts = ", ".join(f"{value:.3f}" for value in ours[name])
+            notes.append(
+                f"With losses, {what} of the frames that arrive, by trial: {texts}."
+                if ours["labels"] or name != "losses_of_maps"
+                else "No map was sent that losses could damage."
+            )
     return notes
 
 
