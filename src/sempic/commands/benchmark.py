@@ -30,7 +30,7 @@ class _ClipOptions:
     start: float = option("start of each clip", 0.0, low=0, metavar="SECONDS")
     every: int = option("measure every N-th frame (flicker: all)", 1, low=1, metavar="N")
     drop: float = option(
-        "also lose this share of the frames, in ten trials, and report the damage to the maps",
+        "also lose this share of the frames, in ten trials, and report the damage",
         0.0,
         low=0,
         high=1,
