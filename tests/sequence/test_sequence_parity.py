@@ -172,7 +172,7 @@ def test_frames_arrive_in_order_and_unchanged(lost, share, seed):
 def test_damage_is_reported_after_the_frames_before_it():
     mender = parity.Mender()
     pieces = sent(frames(12), 0.2)
-    pieces[4] = [Damage("torn", 9)]
+    pieces[4] = [Damage("torn")]
     out = [p for piece in pieces for packet in piece for p in mender.take(packet)]
     kinds = [p.number if isinstance(p, Frame) else "torn" for p in out]
     assert kinds == [0, 1, 2, 3, 4, "torn", *range(5, 12)]

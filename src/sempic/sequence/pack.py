@@ -251,60 +251,48 @@ class Packer:
         an error no frame has been packed, and the next one is a key frame.
         """
         try:
-            return self._packed(coarse, labels, advice, qp, key=key, halved=halved)
+            checks.whole("qp", qp, moving.QP.start, moving.QP.stop - 1)
+            time = self._time
+            key = key or time.coarse is None
+            payload, planes = None, time.coarse
+            if coarse is not None:
+                payload, planes = self._coder.encode(coarse, qp=qp, key=key)
+            if planes is None or (key and coarse is None):
+                raise ValueError("a key frame has a coarse picture")
+            if halved and self._head.factor % 2:
+                raise ValueError("pictures are halved only with an even factor")
+            if key:
+                time.begin(halved=halved)
+            expected = time.expect(planes)
+            sent = labels(expected)
+            if sent is not None:
+                height, width = time.size
+                codec.check_labels(sent, width=width, height=height, palette=self._palette)
+            frame = Frame(
+                key=key,
+                number=self.number,
+                coarse=payload,
+                labels=self._encoded_map(sent, expected, key),
+                halved=key and halved,
+            )
+            packet = stream.write_frame(frame)
+            time.coarse, time.labels = planes, sent if key or self._has_map else None
+            self.coarse_bytes = len(payload or b"")
+            head = b""
+            if advice is not None and (texture := advice(time.labels)):
+                head = stream.write_advice(Advice(dict(texture)))
+            if key:
+                self._head = replace(self._head, parameters=self._coder.parameters)
+                begin = stream.begin if frame.number == 0 else stream.write_head
+                announced = b"" if self._guard is None else self._guard.announce()
+                head = begin(self._head) + announced + head
+            parity = b"" if self._guard is None else self._guard.add(stream.content_of(frame))
+            self.parity_bytes = len(parity)
+            self.number += 1
+            return head + packet + parity
         except BaseException:
             self._time.coarse = None  # the encoder may be ahead of the receiver
             raise
-
-    def _packed(
-        self,
-        coarse: Coarse | None,
-        labels: Callable[[Expected], LabelMap | None],
-        advice: Callable[[LabelMap | None], Texture] | None,
-        qp: int,
-        *,
-        key: bool,
-        halved: bool,
-    ) -> bytes:
-        checks.whole("qp", qp, moving.QP.start, moving.QP.stop - 1)
-        time = self._time
-        key = key or time.coarse is None
-        payload, planes = None, time.coarse
-        if coarse is not None:
-            payload, planes = self._coder.encode(coarse, qp=qp, key=key)
-        if planes is None or (key and coarse is None):
-            raise ValueError("a key frame has a coarse picture")
-        if halved and self._head.factor % 2:
-            raise ValueError("pictures are halved only with an even factor")
-        if key:
-            time.begin(halved=halved)
-        expected = time.expect(planes)
-        sent = labels(expected)
-        if sent is not None:
-            height, width = time.size
-            codec.check_labels(sent, width=width, height=height, palette=self._palette)
-        frame = Frame(
-            key=key,
-            number=self.number,
-            coarse=payload,
-            labels=self._encoded_map(sent, expected, key),
-            halved=key and halved,
-        )
-        packet = stream.write_frame(frame)
-        time.coarse, time.labels = planes, sent if key or self._has_map else None
-        self.coarse_bytes = len(payload or b"")
-        head = b""
-        if advice is not None and (texture := advice(time.labels)):
-            head = stream.write_advice(Advice(dict(texture)))
-        if key:
-            self._head = replace(self._head, parameters=self._coder.parameters)
-            begin = stream.begin if frame.number == 0 else stream.write_head
-            announced = b"" if self._guard is None else self._guard.announce()
-            head = begin(self._head) + announced + head
-        parity = b"" if self._guard is None else self._guard.add(stream.content_of(frame))
-        self.parity_bytes = len(parity)
-        self.number += 1
-        return head + packet + parity
 
     def close(self) -> list[bytes]:
         """The parity packets after the last frame, if any."""
@@ -314,19 +302,18 @@ class Packer:
         from sempic import labels as coder
         from sempic.labels import moved
 
+        memory = self._time.memory(key=key)
         if key:
             self._has_map = labels is not None
-            self._time.memory(key=True)
-            model = PALETTES[self._palette].name
             if labels is None:
                 return None
+            model = PALETTES[self._palette].name
             return coder.encode(labels, coarse=expected.coarse, model=model)
         if not self._has_map or expected.labels is None:
             return None
         if labels is None:
             raise LabelMapError("maps end only at a key frame; each frame until then has one")
         assert expected.hint is not None
-        memory = self._time.memory(key=False)
         return moved.encode(labels, expected.labels, expected.hint, memory) or None
 
 
@@ -465,7 +452,7 @@ class Unpacker:
         if not exact:
             self._note(f"frame {number}: {NEEDS_LOST}")
         try:
-            self._last = self._decoded(frame, number, exact=exact)
+            self._last = self._decoded(frame, exact=exact)
             found.append(self._last)
         except BitstreamError as error:
             self._note(f"frame {number}: {error}")
@@ -474,7 +461,7 @@ class Unpacker:
                 found.append(self._concealed(number))
         yield from found
 
-    def _decoded(self, frame: Frame, number: int, *, exact: bool) -> Moment:
+    def _decoded(self, frame: Frame, *, exact: bool) -> Moment:
         """exact: whether no needed frame is lost; else the map is the last one, moved along."""
         from sempic import labels as coder
         from sempic.labels import moved
@@ -519,7 +506,7 @@ class Unpacker:
             coarse=copy.deepcopy(planes),
             texture=self._texture,
         )
-        return Moment(number=number, scene=scene, expected=expected, arrived=exact)
+        return Moment(number=frame.number, scene=scene, expected=expected, arrived=exact)
 
     def _concealed(self, number: int) -> Moment:
         assert self._last is not None

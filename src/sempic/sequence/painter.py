@@ -52,12 +52,9 @@ class _Painted(NamedTuple):
     """Picture less base."""
 
 
-class _Sketch(NamedTuple):
-    """What a scene shows by itself, at the size at which it is painted."""
-
-    scene: Scene
-    base: _Floats
-    detail: _Floats
+_Sketch = tuple[Scene, _Floats, _Floats]
+"""What a scene shows by itself: the scene at the size at which it is painted, base and detail as of
+`_Painted`."""
 
 
 class Painter:
@@ -116,7 +113,7 @@ class Painter:
         small = scene.half() if scene.halved else scene
         fresh = self._coder.synthesize(small, **self._controls).astype(np.float32)
         base = api.preview(small).astype(np.float32)
-        return _Sketch(small, base, fresh - base)
+        return small, base, fresh - base
 
     def _finish(self, moment: Moment, sketch: _Sketch | None) -> Image:
         """The picture of a moment; sketch: None if it shows the same as the last one."""

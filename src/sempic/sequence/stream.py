@@ -131,7 +131,6 @@ class Damage:
     """An unreadable packet."""
 
     why: str
-    size: int
 
 
 def begin(head: Head) -> bytes:
@@ -171,10 +170,10 @@ def write_parity(parity: Parity) -> bytes:
 
 def read_frame(content: bytes, version: int, number: int) -> Frame:
     """The frame of a number from the content of its packet, unstuffed. Raises a BitstreamError."""
-    frame = _parse(content, len(content) + 2, version, number)
+    frame = _parse(content, version, number)
     if not isinstance(frame, Frame) or frame.number != number:
         raise CorruptStream("no such frame")
-    return frame
+    return replace(frame, size=len(content) + 2)
 
 
 def content_of(frame: Frame) -> bytes:
@@ -223,9 +222,9 @@ class Reader:
         while (end := self._held.find(0)) >= 0:
             packet = bytes(self._held[:end])
             del self._held[: end + 1]
-            skipped, self._skipped = self._skipped, 0
-            if skipped:
-                yield Damage("a packet is too large", skipped + end)
+            if self._skipped:
+                self._skipped = 0
+                yield Damage("a packet is too large")
             elif packet and packet != self._last_key and (found := self._read(packet)) is not None:
                 yield found
         if len(self._held) >= LARGEST:
@@ -235,14 +234,12 @@ class Reader:
     def _read(self, packet: bytes) -> Head | Frame | Advice | Parity | Damage | None:
         """The parsed packet; None: of an unknown kind, or a frame that cannot be decoded."""
         assert self._version is not None
-        size = len(packet) + 1
         try:
-            found = _parse(_unstuff(packet), size, self._version, self._next)
+            found = _parse(_unstuff(packet), self._version, self._next)
         except BitstreamError as error:
             if not self._end and packet[1:2] and packet[1] >> 6 == Kind.PREDICTED:
                 return None  # its number is unknown: the stream is joined late
-            joined = packet.startswith(MAGIC)
-            return Damage(JOINED if joined else str(error), size)
+            return Damage(JOINED if packet.startswith(MAGIC) else str(error))
         if isinstance(found, Frame):
             if not (found.key or self._end or self._version >= SHORT_FROM):
                 return None  # its checksum does not cover its number
@@ -250,8 +247,10 @@ class Reader:
                 self._last_key = packet
                 if found.number < self._end:
                     self._next = None  # the frames of another sequence follow
-                    return Damage(f"key frame {found.number} comes too late", size)
+                    return Damage(f"key frame {found.number} comes too late")
             self._next = self._end = found.number + 1
+        if isinstance(found, (Frame, Parity)):
+            return replace(found, size=len(packet) + 1)
         return found
 
     @property
@@ -298,7 +297,7 @@ def _framed(content: bytes) -> bytes:
 
 
 def _parse(
-    content: bytes, size: int, version: int, expected: int | None
+    content: bytes, version: int, expected: int | None
 ) -> Head | Frame | Advice | Parity | None:
     """expected: lower bound of a predicted frame's number, by at most NUMBERS - 1; None: predicted
     frames cannot be decoded."""
@@ -316,8 +315,8 @@ def _parse(
     if kind == Kind.HEAD:
         return _read_head(body, version)
     if kind == Kind.ADVICE:
-        return _read_advice(body, size)
-    frame = _read_frame(body, size, number)
+        return _read_advice(body)
+    frame = _read_frame(body, number)
     halved = frame.key and version >= _HALVED.stop and bool(content[0] & 1)
     return replace(frame, halved=halved, content=content)
 
@@ -352,22 +351,22 @@ def _read_head(content: bytes, version: int) -> Head:
     )
 
 
-def _read_advice(content: bytes, size: int) -> Advice | Parity | None:
+def _read_advice(content: bytes) -> Advice | Parity | None:
     if content[0] & 63 == _PARITY:
-        return _read_parity(content, size)
+        return _read_parity(content)
     if content[0] & 63 != _TEXTURE:
         return None
     return Advice(texture.read(content[1:]))
 
 
-def _read_parity(content: bytes, size: int) -> Parity:
+def _read_parity(content: bytes) -> Parity:
     end = len(content)
     span, at = read_varint(content, 1, end)
     wait, at = read_varint(content, at, end)
     if not 1 <= span <= SPAN or wait > SPAN:
         raise CorruptStream("parity has impossible values")
     if at == end:
-        return Parity(span=span, wait=wait, size=size)
+        return Parity(span=span, wait=wait)
     group, at = read_varint(content, at, end)
     symbol, at = read_varint(content, at, end)
     counts, sums = content[at + 1 : at + 1 + span], content[at + 1 + span :]
@@ -384,11 +383,10 @@ def _read_parity(content: bytes, size: int) -> Parity:
         first=first,
         counts=counts,
         sums=sums,
-        size=size,
     )
 
 
-def _read_frame(content: bytes, size: int, number: int) -> Frame:
+def _read_frame(content: bytes, number: int) -> Frame:
     tag, at, end = content[0], 1, len(content)
     key = tag >> 6 == Kind.KEY
     if key:
@@ -410,7 +408,6 @@ def _read_frame(content: bytes, size: int, number: int) -> Frame:
         number=number,
         coarse=content[at:first] if tag & _COARSE else None,
         labels=content[first:end] if tag & _LABELS else None,
-        size=size,
     )
 
 

@@ -78,8 +78,10 @@ def _kept_early(output: Growing | Video) -> Iterator[None]:
 
 @contextlib.contextmanager
 def picture_writer(target: str, rate: Fraction) -> Iterator[Callable[[Any], None]]:
-    """Writes pictures to a video or a folder. After an error or an interruption the video until
-    then stays, at the target or, if a file was there, beside it."""
+    """Writes pictures to a video, or to a folder as numbered PNG files; reports older files there
+    that seem to follow them. After an error or an interruption the video until then stays, at the
+    target or, if a file was there, beside it."""
+    from sempic import pictures
     from sempic.sequence.video import WRITTEN, Video
 
     path = Path(target)
@@ -90,17 +92,8 @@ def picture_writer(target: str, rate: Fraction) -> Iterator[Callable[[Any], None
         return
     if path.suffix and not path.is_dir():
         raise OutputError(f"{target}: a video is {', '.join(WRITTEN)}, or a folder of pictures")
-    with _folder_writer(path) as write:
-        yield write
-
-
-@contextlib.contextmanager
-def _folder_writer(folder: Path) -> Iterator[Callable[[Any], None]]:
-    """Writes numbered PNG files, and reports older files that seem to follow them."""
-    from sempic import pictures
-
-    files.make_folder(folder)
-    paths = (folder / f"{number:06d}.png" for number in itertools.count())
+    files.make_folder(path)
+    paths = (path / f"{number:06d}.png" for number in itertools.count())
     yield lambda picture: files.write(next(paths), pictures.encode(picture, ".png"))
     if (after := next(paths)).exists():
         processes.say(f"{after} and what follows were there before, and are none of these frames")
