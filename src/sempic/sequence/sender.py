@@ -135,16 +135,10 @@ class Sender:
             elif self._labels_due <= 0 and prediction is None:
                 prediction = self._predict(small)
 
-        def labels(expected: Expected) -> LabelMap | None:
-            return self._labels(prediction, expected, key=key)
-
-        def advice(labels: LabelMap | None) -> Texture:
-            return {} if still else self._new_texture(small, labels, key=key)
-
         sent = packer.pack(
             None if still else planes,
-            labels,
-            advice=advice,
+            lambda expected: self._labels(prediction, expected, key=key),
+            advice=None if still else lambda labels: self._new_texture(small, labels, key=key),
             qp=qp,
             key=key,
             halved=self._form.halved,

@@ -32,10 +32,8 @@ SHRINK = 8
 PLAYED = 16
 """Limit of all frames of a sequence together, as a multiple of `max_pixels`."""
 
-FORMATS = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}
-"""Formats of decoded pictures, with their suffixes in `sempic.pictures`."""
-MOVING = {"png": "PNG", "webp": "WEBP"}
-"""Formats of decoded sequences, with Pillow's names."""
+MOVING = ("png", "webp")
+"""Formats of decoded sequences."""
 
 
 class Coder:
@@ -122,8 +120,8 @@ class Coder:
         if only == "ids" and scene.labels is not None:
             return pictures.encode(scene.labels, ".png")
         if part is not None:
-            return part_of(scene, part, FORMATS[format])
-        return pictures.encode(self._codec.synthesize(scene, **synthesis), FORMATS[format])
+            return part_of(scene, part, f".{format}")
+        return pictures.encode(self._codec.synthesize(scene, **synthesis), f".{format}")
 
     def _animation(
         self, stream: bytes, only: str | None, format: str, synthesis: dict[str, Any]
@@ -147,7 +145,7 @@ class Coder:
         assert unpacker.head is not None
         writer_options = {"quality": 85, "method": 1} if format == "webp" else {}
         rate = float(unpacker.head.rate)
-        return pictures.animation(decoded, rate, MOVING[format], **writer_options)
+        return pictures.animation(decoded, rate, format.upper(), **writer_options)
 
     @staticmethod
     def info(stream: bytes) -> dict[str, Any]:

@@ -103,7 +103,6 @@ class Pool:
         """
         if self.workers:
             return
-        self._free = asyncio.Queue()
         try:
             # The first worker compiles missing kernels and keeps them on disk for the others.
             await self._add()

@@ -15,7 +15,9 @@ from sempic.palette import CAMVID, CITYSCAPES
 from sempic.sequence import SequenceOptions
 
 
-class _Options(BaseModel):
+class NoOptions(BaseModel):
+    """Of endpoints without options, and the base of all others."""
+
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)  # a typo is an error
 
 
@@ -65,11 +67,7 @@ def _parameter(name: str, kind: Any, part: dataclasses.Field[Any]) -> tuple[Any,
     )
 
 
-class NoOptions(_Options):
-    """Of endpoints without options."""
-
-
-class _DecodingOutput(_Options):
+class _DecodingOutput(NoOptions):
     only: Literal["labels", "ids", "coarse"] | None = Field(
         None,
         description="Only one part: the label map in its colours, its ids as an 8-bit grey PNG, or "
@@ -82,7 +80,7 @@ Decoding: Any = create_model("Decoding", __base__=_DecodingOutput, **_parameters
 """Options of /decode; the page has a slider for each that the receiver supports."""
 
 
-class _EncodingInput(_Options):
+class _EncodingInput(NoOptions):
     labels: Literal["none"] | None = Field(None, description="none: send no label map.")
 
 
@@ -113,7 +111,7 @@ def from_query(query: BaseModel, kind: Any) -> dict[str, Any]:
     return values
 
 
-class _FilmingInput(_Options):
+class _FilmingInput(NoOptions):
     fps: float = Field(10, ge=0.1, le=60, description="Frames per second.")
     seconds: float = Field(
         10, gt=0, le=60, description="Length of the coded part, from the start of the clip."
@@ -125,7 +123,7 @@ Filming: Any = create_model("Filming", __base__=_FilmingInput, **_parameters(Seq
 """Options of /film."""
 
 
-class Comparison(_Options):
+class Comparison(NoOptions):
     """Options of /compare."""
 
     max_side: int | None = Field(None, ge=1, le=65535, description="As of /encode.")
