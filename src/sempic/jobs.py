@@ -16,7 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from sempic import files
 from sempic.errors import InputError, OutputError, install_hint, naming, reason, refused
@@ -59,10 +59,8 @@ class Job:
             raise InputError(self.fault)
         if self.source is not None:
             return read(self.source)
-        if sys.stdin is None:
-            raise InputError("standard input is closed")
         with refused(InputError, "cannot read standard input", OSError, ValueError):
-            return _read_stream(sys.stdin.buffer)
+            return _read_stream(stdin())
 
     def check(self) -> None:
         """Raises OutputError if the target cannot be written; before long work."""
@@ -455,6 +453,13 @@ def is_stdout(target: Path | None) -> bool:
         return os.path.samestat(os.stat(target), os.fstat(sys.stdout.fileno()))
     except (OSError, ValueError, AttributeError):  # no such file, or no descriptor
         return False
+
+
+def stdin() -> Any:
+    """Standard input as a buffered file of bytes. Raises InputError if it is closed."""
+    if sys.stdin is None:
+        raise InputError("standard input is closed")
+    return sys.stdin.buffer
 
 
 def need_stdout() -> None:

@@ -16,7 +16,7 @@ _HOLES = 1 << 28
 """Most bytes of all sparse members: a tar of a few KB can claim any number."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Member:
     info: tarfile.TarInfo
     data: bytes
@@ -46,7 +46,7 @@ def change(
     """
     with refused(InputError, "a damaged tar", Exception):  # each compression has errors of its own
         members = _members(data)
-    chosen = choose(members)
+    chosen = set(choose(members))
     for member in chosen:
         member.target = posixpath.splitext(member.name)[0] + ending  # keeps ./ of the sample's KEY
     seen: dict[str, Member] = {}
@@ -60,11 +60,10 @@ def change(
             )
     if not chosen:
         raise InputError("no files of a supported type in this tar")
-    chosen_ids = {id(member) for member in chosen}
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as target:
         for member in members:
-            payload = change(member) if id(member) in chosen_ids else member.data
+            payload = change(member) if member in chosen else member.data
             if payload is None:
                 continue
             entry = tarfile.TarInfo(member.target)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sempic.sequence.sender import as_rate, encode
     from sempic.sequence.summary import info
 
-# `sempic encode` always needs the options; the others load numba, which takes half a second.
+# `sempic encode` always needs the options; the others load Pillow and the coders.
 _LAZY = {
     "Moment": "pack",
     "Packer": "pack",

@@ -15,7 +15,7 @@ from typing import Any
 from sempic import files
 from sempic.container import SEQUENCE_MAGIC
 from sempic.errors import ImageError, InputError, refused
-from sempic.jobs import apart, read_picture
+from sempic.jobs import apart, read_picture, stdin
 
 _PIECE_SIZE = 1 << 16
 _FOLDER_RATE = Fraction(10)
@@ -106,7 +106,7 @@ def _start(name: str) -> bytes | None:
     """The first two bytes; None: not known."""
     if name == "-":
         with refused(InputError, "cannot read standard input"):
-            return None if sys.stdin is None else bytes(_standard_input().peek(2)[:2])
+            return None if sys.stdin is None else bytes(stdin().peek(2)[:2])
     if not os.path.isfile(name):  # the first bytes of a pipe cannot be read twice
         return None
     try:
@@ -121,7 +121,7 @@ def read_pieces(name: str) -> Iterator[bytes]:
 
     Raises InputError."""
     with refused(InputError, f"{name}: cannot read"), contextlib.ExitStack() as stack:
-        file = _standard_input() if name == "-" else stack.enter_context(open(name, "rb"))
+        file = stdin() if name == "-" else stack.enter_context(open(name, "rb"))
         while True:
             if _must_wait(file):
                 yield b""
@@ -136,9 +136,3 @@ def _must_wait(file: Any) -> bool:
         return not select.select([file], [], [], 0)[0]
     except (OSError, ValueError):  # no files on Windows, nor those without a descriptor
         return True
-
-
-def _standard_input() -> Any:
-    if sys.stdin is None:
-        raise InputError("standard input is closed")
-    return sys.stdin.buffer

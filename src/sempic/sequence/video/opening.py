@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import io
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import Any, TypeVar
 
 from sempic import formats, pictures
 from sempic.errors import InputError, reason
+from sempic.jobs import stdin
 from sempic.sequence.video.names import CAMERA, ffmpeg_name, is_live
 
 _FORMATS = (
@@ -68,7 +68,7 @@ class Input:
             # A camera may send fewer frames than one in _TIMEOUT: wait for three of them.
             self._timeout = max(_TIMEOUT, 3 / float(rate)) if rate else _TIMEOUT
         elif data is None and name == "-":
-            file = _standard_input()
+            file = getattr(stdin(), "raw", stdin())  # a read returns the bytes that have arrived
             self.is_sequential = self._may_block = not file.seekable()
         elif data is None:
             file = ffmpeg_name(name)
@@ -112,10 +112,3 @@ class Input:
         """Closes the container, unless a thread still reads it."""
         if self._pending is None or self._pending.done():
             self.container.close()
-
-
-def _standard_input() -> Any:
-    """Standard input without a buffer: a read returns the bytes that have arrived."""
-    if sys.stdin is None:
-        raise InputError("standard input is closed")
-    return getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
