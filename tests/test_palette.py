@@ -82,13 +82,13 @@ def test_label_ids_convert_to_train_ids():
 def test_a_custom_palette(tmp_path):
     what = {"name": "toys", "classes": [{"name": "ball", "colour": [1, 2, 3]}, {"name": "table"}]}
     (tmp_path / "toys.json").write_text(json.dumps(what))
-    toys = palette.read(tmp_path / "toys.json")
+    toys = palette.find(str(tmp_path / "toys.json"))
     assert toys.classes == ("ball", "table", "void")
     assert toys.colours[0] == (1, 2, 3)
     assert toys.void == 2
     assert PALETTES[toys.id] is BY_NAME["toys"] is toys
     assert toys.id >= OWN
-    assert palette.read(tmp_path / "toys.json") == toys
+    assert palette.find(str(tmp_path / "toys.json")) == toys
     assert palette.from_description(palette.described(toys)) == toys
     assert palette.from_description("camvid") is CAMVID
     assert CAMVID.identity is None
@@ -151,26 +151,26 @@ def test_invalid_palettes_are_refused(what, tmp_path):
     before = dict(PALETTES)
     (tmp_path / "x.json").write_text(json.dumps(what))
     with pytest.raises(InputError, match=r"x\.json"):
-        palette.read(tmp_path / "x.json")
+        palette.find(str(tmp_path / "x.json"))
     assert before == PALETTES
 
 
 def test_bare_names_of_classes_are_refused_with_the_form(tmp_path):
     (tmp_path / "x.json").write_text(json.dumps({"name": "bare", "classes": ["ball"]}))
     with pytest.raises(InputError, match=r"""a class is an object with a "name", not 'ball'$"""):
-        palette.read(tmp_path / "x.json")
+        palette.find(str(tmp_path / "x.json"))
 
 
 def test_a_byte_order_mark_is_accepted(tmp_path):
     what = {"name": "marked", "classes": [{"name": "ball"}]}
     (tmp_path / "x.json").write_text(json.dumps(what), "utf-8-sig")
-    assert palette.read(tmp_path / "x.json").classes == ("ball", "void")
+    assert palette.find(str(tmp_path / "x.json")).classes == ("ball", "void")
 
 
 def test_a_file_nested_beyond_the_parser_limit_is_no_palette(tmp_path):
     (tmp_path / "x.json").write_text("[" * 3000)
     with pytest.raises(InputError, match=r"x\.json: not a palette file"):
-        palette.read(tmp_path / "x.json")
+        palette.find(str(tmp_path / "x.json"))
 
 
 def test_a_network_of_other_classes_is_told_apart_by_number_and_by_name():

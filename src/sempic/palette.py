@@ -394,8 +394,9 @@ def from_description(what: Any) -> Palette:
 
 
 def find(name: str) -> Palette:
-    """A palette by its name, or a custom palette by its `.json` file. Raises InputError."""
-    return read(Path(name)) if name.endswith(".json") else named(name)
+    """A palette by its name, or a custom palette by its `.json` file (docs/guides/train.md). Raises
+    InputError."""
+    return understood(Path(name), from_description) if name.endswith(".json") else named(name)
 
 
 def by_id(number: Any) -> Palette:
@@ -411,11 +412,6 @@ def named(name: str) -> Palette:
     if name not in BY_NAME:
         raise InputError(f"palette {name!r} is not one of {', '.join(BY_NAME)}")
     return BY_NAME[name]
-
-
-def read(path: Path) -> Palette:
-    """A custom palette from a JSON file (docs/guides/train.md). Raises InputError."""
-    return understood(path, from_description)
 
 
 def understood(path: Path, parse: Callable[[Any], _Result]) -> _Result:

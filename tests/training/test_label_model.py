@@ -44,7 +44,7 @@ def run_of(folder, name):
 def test_as_many_other_classes_are_refused(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(palette, "PALETTES", dict(palette.PALETTES))
     monkeypatch.setattr(palette, "BY_NAME", dict(palette.BY_NAME))
-    here, others = (palette.read(things(tmp_path, name)).full_name for name in ("a", "b"))
+    here, others = (palette.find(str(things(tmp_path, name))).full_name for name in ("a", "b"))
     for name in ("causal", "informed"):
         (tmp_path / name).mkdir()
     runs = ("--causal", run_of(tmp_path / "causal", here), "--informed", tmp_path / "informed")

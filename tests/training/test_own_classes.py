@@ -39,7 +39,7 @@ SMALL = dataclasses.replace(TINY, classes=3)
 def toys(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "toys.json").write_text(json.dumps(TOYS))
-    return palette.read(tmp_path / "toys.json")
+    return palette.find(str(tmp_path / "toys.json"))
 
 
 def receiver_of(own, path):

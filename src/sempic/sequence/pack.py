@@ -53,13 +53,11 @@ _HINT_STEPS = (3, 6, 12, 24, 48)
 class Expected:
     """What both sides expect of a frame before they have its map."""
 
-    coarse: Coarse
-    """The frame's coarse planes, decoded."""
-    places: npt.NDArray[np.int32] | None
+    places: npt.NDArray[np.int32] | None = None
     """How pixels moved since the last frame, for `motion.move`; None in the first frame."""
-    labels: LabelMap | None
+    labels: LabelMap | None = None
     """The last map, moved along."""
-    hint: LabelMap | None
+    hint: LabelMap | None = None
     """uint8 (height, width), 0…5: how far the coarse picture contradicts `labels`."""
 
     @functools.cached_property
@@ -136,14 +134,13 @@ class Timeline:
         from sempic.sequence import motion
 
         if self.coarse is None:
-            return Expected(coarse=coarse, places=None, labels=None, hint=None)
+            return Expected()
         last, now = self.coarse.y, coarse.y
         factor = self._head.factor // 2 if self.halved else self._head.factor
         vectors = motion.estimate(last, now, self._head.version)
         places = motion.enlarge(vectors, factor, *self.size)
         labels = None if self.labels is None else motion.move(self.labels, places)
         return Expected(
-            coarse=coarse,
             places=places,
             labels=labels,
             hint=codec.repeated(self._hint(last, now, vectors), factor, self.size),
@@ -272,7 +269,7 @@ class Packer:
                 key=key,
                 number=self.number,
                 coarse=payload,
-                labels=self._encoded_map(sent, expected, key),
+                labels=self._encoded_map(sent, planes, expected, key),
                 halved=key and halved,
             )
             packet = stream.write_frame(frame)
@@ -298,7 +295,9 @@ class Packer:
         """The parity packets after the last frame, if any."""
         return [] if self._guard is None else self._guard.close()
 
-    def _encoded_map(self, labels: LabelMap | None, expected: Expected, key: bool) -> bytes | None:
+    def _encoded_map(
+        self, labels: LabelMap | None, coarse: Coarse, expected: Expected, key: bool
+    ) -> bytes | None:
         from sempic import labels as coder
         from sempic.labels import moved
 
@@ -308,7 +307,7 @@ class Packer:
             if labels is None:
                 return None
             model = PALETTES[self._palette].name
-            return coder.encode(labels, coarse=expected.coarse, model=model)
+            return coder.encode(labels, coarse=coarse, model=model)
         if not self._has_map or expected.labels is None:
             return None
         if labels is None:
