@@ -477,11 +477,9 @@ class Unpacker:
             time.begin(halved=head.halved or frame.halved)
         expected = time.expect(planes)
         memory = time.memory(key=frame.key)
-        found = expected.labels
-        if frame.key:
-            found = None
-            if frame.labels is not None:
-                found = coder.decode(frame.labels, *time.size, coarse=planes)
+        found = None if frame.key else expected.labels
+        if frame.key and frame.labels is not None:
+            found = coder.decode(frame.labels, *time.size, coarse=planes)
         elif frame.labels is not None and exact:
             if expected.labels is None or expected.hint is None:
                 raise CorruptStream("a map that is predicted without a last one")

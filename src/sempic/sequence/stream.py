@@ -180,9 +180,7 @@ def content_of(frame: Frame) -> bytes:
     """The content of a frame's packet, unstuffed."""
     kind = Kind.KEY if frame.key else Kind.PREDICTED
     parts = [part for part in (frame.coarse, frame.labels) if part is not None]
-    flags = (_COARSE if frame.coarse is not None else 0) | (
-        _LABELS if frame.labels is not None else 0
-    )
+    flags = _COARSE * (frame.coarse is not None) | _LABELS * (frame.labels is not None)
     body = [varint(frame.number)] if frame.key else []
     if len(parts) == 2:
         body.append(varint(len(parts[0])))

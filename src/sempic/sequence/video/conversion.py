@@ -69,7 +69,7 @@ class Converter:
         from av.video.reformatter import VideoReformatter
 
         self._aspect = float(aspect) if 1 / _MAX_ASPECT <= aspect <= _MAX_ASPECT else 1.0
-        self._max_side = max_side
+        self._max_side = max_side or math.inf
         self._size: tuple[int, int] | None = None
         """(width, height) of the first picture before rotation. Adaptive streams change their
         resolution but not their aspect ratio: their later frames are scaled to this size."""
@@ -82,9 +82,7 @@ class Converter:
     def convert(self, frame: Any, turn: Turn) -> Image:
         """uint8 (H, W, 3)."""
         shown = self.square(frame.width, frame.height)
-        scale = 1.0
-        if self._max_side is not None:
-            scale = min(1.0, self._max_side / max(shown))
+        scale = min(1.0, self._max_side / max(shown))
         width, height = (max(1, round(side * scale)) for side in shown)
         first = self._size = self._size or (width, height)
         if abs(width * first[1] - height * first[0]) <= max(width, height, *first):
