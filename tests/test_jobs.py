@@ -229,26 +229,18 @@ def test_names_beyond_the_length_limit_are_refused():
         job.write(b"x")
 
 
-def test_unreadable_files_are_failed_jobs():
+def test_unreadable_files_are_failed_jobs(capsys):
     touch("in/a.png")
     Path("in/b.png").symlink_to("gone")
-    said = []
     touch("in/c.heic", "in/d.HEIC", "in/e.dng", "in/f.txt")
-    found = jobs.find(
-        ["in"],
-        "out",
-        accepted={".png"},
-        suffix=".sempic",
-        foreign={".heic", ".dng"},
-        say=said.append,
-    )
+    found = jobs.find(["in"], "out", accepted={".png"}, suffix=".sempic", foreign={".heic", ".dng"})
     assert [(j.name, j.target and str(j.target)) for j in found] == [
         ("in/a.png", "out/a.sempic"),
         ("in/b.png", None),
     ]
     with pytest.raises(InputError, match="link"):
         found[1].read()
-    assert said == ["skipped files of other kinds: 2 .heic, 1 .dng"]
+    assert capsys.readouterr().err == "sempic: skipped files of other kinds: 2 .heic, 1 .dng\n"
     touch("phone/c.heic", "phone/d.mov", "phone/e.mov")
     with pytest.raises(InputError, match=r"^phone: no files .* but 2 .mov, 1 .heic$"):
         jobs.find(["phone"], "out", accepted={".png"}, suffix=".sempic", foreign={".heic", ".mov"})

@@ -13,12 +13,12 @@ import sys
 import tempfile
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from sempic import files
+from sempic import files, processes
 from sempic.errors import InputError, OutputError, install_hint, naming, reason, refused
 
 if TYPE_CHECKING:
@@ -99,7 +99,6 @@ def find(
     foreign: Collection[str] = (),
     reads: Iterable[str | None] = (),
     writes: Iterable[str | None] = (),
-    say: Callable[[str], None] | None = None,
 ) -> list[Job]:
     """The jobs for files and folders, on disk or as URIs.
 
@@ -113,11 +112,10 @@ def find(
         output: a file, a folder, a URI or "-"; None: beside each input.
         accepted: suffixes of inputs in folders, in lower case.
         suffix: suffix of the outputs; None: no outputs.
-        foreign: suffixes of unsupported files; `say` reports how many were skipped.
+        foreign: suffixes of unsupported files; a line on stderr says how many were skipped.
         reads: other files that the run reads: no output may overwrite them.
         writes: other files that the run writes: no output may be one of them, and they may not
             overwrite an input.
-        say: receives one line about skipped files.
 
     Raises InputError or OutputError, naming the files: an empty name, two inputs with one output,
     an output that overwrites an input, a folder without matching files.
@@ -128,8 +126,8 @@ def find(
     if any(not name or "\0" in name for name in names):
         raise InputError("an empty name, or a null character, instead of a file or a folder")
     sources, skipped = _sources(inputs, accepted, foreign)
-    if skipped and say is not None:
-        say(f"skipped files of other kinds: {_listed(skipped)}")
+    if skipped:
+        processes.say(f"skipped files of other kinds: {_listed(skipped)}")
 
     several = len(inputs) > 1 or _is_dir(_path(inputs[0]))
     place = None if output is None or output == "-" else _path(output)

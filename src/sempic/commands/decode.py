@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sempic import batch, fields, processes
+from sempic import batch, fields
 from sempic.commands import _files, _sequence
 from sempic.errors import InputError, naming
 from sempic.jobs import TAR, find, is_unnamed
@@ -63,7 +63,6 @@ def run(args: argparse.Namespace) -> int:
         reads=(work.receiver, work.prior),
         foreign=formats.COMPRESSED,
         writes=(work.uncertainty, args.manifest),
-        say=processes.say,
     )
     if args.output is not None and not any(job.is_tar or job.mkdir for job in jobs):
         _files.only_for("folders and tars; -o names this picture", own.keys() & {"images"})

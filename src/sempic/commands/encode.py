@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sempic import batch, fields, processes
+from sempic import batch, fields
 from sempic.commands import _files, _sequence
 from sempic.errors import InputError
 from sempic.jobs import TAR, find
@@ -71,7 +71,6 @@ def run(args: argparse.Namespace) -> int:
         foreign=formats.FOREIGN | formats.COMPRESSED | READ,  # videos are coded one at a time
         reads=(work.labels, work.segmenter, work.verifier, work.prior, *options.files),
         writes=(args.manifest,),
-        say=processes.say,
     )
     if not any(job.is_tar for job in jobs):
         _files.only_for("tars", given.keys() & {"images"})
