@@ -7,7 +7,7 @@ record for each picture. `engines` run work in this process, in several processe
 
 from sempic.batch.engines import ENGINES, Done, bounded, here, in_processes, in_ray, run
 from sempic.batch.manifest import Manifest
-from sempic.batch.work import Decode, Encode, Record, Work, described, json_line, load, stream_of
+from sempic.batch.work import Decode, Encode, Record, Work, coder_with, json_line, load, stream_of
 
 __all__ = [
     "ENGINES",
@@ -18,7 +18,7 @@ __all__ = [
     "Record",
     "Work",
     "bounded",
-    "described",
+    "coder_with",
     "here",
     "in_processes",
     "in_ray",

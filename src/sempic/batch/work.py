@@ -139,7 +139,7 @@ class Encode:
             if path is None:
                 raise
             raise type(error)(f"{path}: {error}") from error
-        return stream, described(stream)
+        return stream, api.info(stream)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -187,7 +187,7 @@ class Decode:
         data = self._picture(scene, ".png" if is_unnamed(target) else target.suffix)
         if self.uncertainty is None:
             job.write(data)
-            return described(stream)
+            return api.info(stream)
         spread = self._coder.uncertainty(scene, samples=self.samples, **self.options.keywords())
         grey = np.minimum(np.rint(4 * spread), 255).astype(np.uint8)
         path = Path(self.uncertainty)
@@ -197,7 +197,7 @@ class Decode:
         with files.removed_on_failure(part):
             job.write(data)
             files.move_to_target(part, path)
-        return described(stream)
+        return api.info(stream)
 
     def prepare(self, jobs: list[Job]) -> None:
         """As `Encode.prepare`. Raises ModelError."""
@@ -211,7 +211,7 @@ class Decode:
     def _decode(self, data: bytes) -> tuple[bytes, Record]:
         """A member of a tar."""
         stream = stream_of(data)
-        return self._picture(self._scene(stream), Path(f"x{self.ending}").suffix), described(stream)
+        return self._picture(self._scene(stream), Path(f"x{self.ending}").suffix), api.info(stream)
 
     def _scene(self, stream: bytes) -> Any:
         with progress.waiting("reading labels and coarse picture", aloud=False):
@@ -260,11 +260,6 @@ def load(**models: str | None) -> None:
     for name, spec in models.items():
         if spec is not None:
             getattr(coder, name)
-
-
-def described(stream: bytes, *, shares: bool = False, prior: str | None = None) -> Record:
-    """The record of a stream: `sempic.info`. prior: for `shares`."""
-    return api.info(stream, shares=shares, prior=coder_with(prior=prior).prior)
 
 
 def json_line(record: Record) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 
-from sempic import batch, fields, models, sequence
+from sempic import api, batch, fields, models, sequence
 from sempic.commands import _files, _report, _sequence
 from sempic.container import SEQUENCE_MAGIC
 from sempic.errors import InputError, warn
@@ -60,7 +60,8 @@ def _described(job: Job, *, shares: bool, prior: str | None) -> batch.Record:
         if shares:
             warn("--map is for pictures: a sequence has a map for each frame")
         return sequence.info(data)
-    return batch.described(batch.stream_of(data), shares=shares, prior=prior)
+    stream = batch.stream_of(data)
+    return api.info(stream, shares=shares, prior=batch.coder_with(prior=prior).prior)
 
 
 def _details(record: batch.Record) -> str:
