@@ -28,8 +28,6 @@ from sempic.roles import Receiver, Segmenter, as_receiver, as_segmenter
 from sempic.scene import Image, LabelMap, Scene
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     import numpy.typing as npt
     import PIL.Image
     from typing_extensions import Self
@@ -291,11 +289,11 @@ class Codec:
             verifier = check.started(verifier, pixels)
         palette, halved = options.known_palette.id, False
         seen = sent_labels
-        coarse_picture: Future[Coded] | None = None
+        coded = drafts.Coded()
         if labels is None:
             halved = options.label_quality != LOSSLESS and halving.is_soft(pixels)
             with progress.waiting("finding and simplifying labels", aloud=False):
-                sent_labels, seen, palette, coarse_picture = self._find_map(pixels, options, halved)
+                sent_labels, seen, palette, coded = self._find_map(pixels, options, halved)
             halved = halved and sent_labels is not None
         elif sent_labels is not None and isinstance(options.label_quality, int):
             from sempic.simplify import simplify
@@ -316,15 +314,15 @@ class Codec:
             width=pixels.shape[1],
             height=pixels.shape[0],
             labels=sent_labels,
+            coarse=coded.coarse,
             coarse_codec=options.coarse_codec,
             palette=palette,
             model=options.model,
             halved=halved,
             prior=self.prior,
+            features=coded.features,
         )
-        all_drafts = drafts.Drafts(
-            pixels, plain, options, seen=seen, full=(height, width), coarse_picture=coarse_picture
-        )
+        all_drafts = drafts.Drafts(pixels, plain, options, seen=seen, full=(height, width))
 
         def final(draft: Draft, stream: bytes) -> bytes:
             if verifier is None:
@@ -367,7 +365,7 @@ class Codec:
 
     def _find_map(
         self, pixels: Image, options: EncodeOptions, halved: bool
-    ) -> tuple[LabelMap | None, LabelMap | None, int, Future[Coded] | None]:
+    ) -> tuple[LabelMap | None, LabelMap | None, int, Coded]:
         """The segmenter's map as sent (None: it recognises too little) and, if classes are to be
         imagined, as found; their palette; for a fixed quality also the coarse picture, which a
         second thread codes at the same time."""
@@ -382,21 +380,21 @@ class Codec:
             raise InputError(f"the segmenter's classes cannot be named in palette {name}")
         prediction = self._predict(coarse.downscale(pixels, 2) if halved else pixels, options)
         if prediction is None:
-            return None, None, palette, None
-        coarse_picture = None
+            return None, None, palette, drafts.Coded()
+        coding = None
         with ThreadPoolExecutor(1) as helper:
             if not options.targeted and runtime.threads() != 1:
-                coarse_picture = helper.submit(drafts.code, pixels, palette, halved, options)
+                coding = helper.submit(drafts.code, pixels, palette, halved, options)
             labels = prediction.map_for_still(options.found_quality, options.importance)
         if labels is None:
-            return None, None, palette, None
+            return None, None, palette, drafts.Coded()
 
         def full(map_: LabelMap) -> LabelMap:
             size = pixels.shape[:2]
             return translate(codec.repeated(map_, 2, size) if halved else map_, found, palette)
 
         seen = full(prediction.labels) if options.imagine else None
-        return full(labels), seen, palette, coarse_picture
+        return full(labels), seen, palette, coding.result() if coding else drafts.Coded()
 
     def find_labels(self, pixels: Image) -> tuple[LabelMap | None, int]:
         """The segmenter's map as `encode` sends it by default, None if the segmenter recognises too

@@ -21,17 +21,15 @@ from sempic.windows.choice import Box
 from sempic.windows.layout import Cells
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from sempic.labels import CoarseFeatures
 
 
 class Coded(NamedTuple):
-    """A coded coarse picture."""
+    """The coarse picture of a draft, if it is coded already."""
 
-    payload: bytes
-    features: CoarseFeatures | None
-    """Of `codec.coarse_features`; None: not computed yet."""
+    coarse: bytes | None = None
+    features: CoarseFeatures | None = None
+    """Of `codec.coarse_features`."""
 
 
 class Drafts:
@@ -50,22 +48,20 @@ class Drafts:
         *,
         seen: LabelMap | None,
         full: tuple[int, int],
-        coarse_picture: Future[Coded] | None,
     ) -> None:
         """
         Args:
             pixels: the picture to send, uint8 (H, W, 3).
-            plain: the draft without coarse picture, windows and texture.
+            plain: the draft without windows and texture; a coarse picture is that of the one level.
             options: of the encoding.
             seen: the map before it was simplified, uint8 (H, W), if classes are to be imagined;
                 None: there is none.
             full: (height, width) of the picture that `keep_boxes` refer to.
-            coarse_picture: of the one level, if another thread codes it.
 
         Raises InputError: a class that is not in the palette or that is to be kept and imagined, or
         a box outside the picture.
         """
-        self._pixels, self._options, self._coarse_picture = pixels, options, coarse_picture
+        self._pixels, self._options = pixels, options
         size, palette = (plain.width, plain.height), PALETTES[plain.palette]
         choice.check_apart(options.keep, options.imagine, palette)
         boxes = _scaled(options.keep_boxes, full, size[::-1])
@@ -159,13 +155,11 @@ class Drafts:
         return self._made[level]
 
     def _draft(self, level: int) -> Draft:
-        plain = self._plain
-        if self._coarse_picture is None:
-            mapped = plain.labels is not None
-            coded = Coded(_coarse(self._pixels, level, plain.coarse_codec, mapped=mapped), None)
-        else:
-            coded = self._coarse_picture.result()
-        draft = dataclasses.replace(plain, coarse=coded.payload, features=coded.features)
+        draft = self._plain
+        if draft.coarse is None:
+            mapped = draft.labels is not None
+            payload = _coarse(self._pixels, level, draft.coarse_codec, mapped=mapped)
+            draft = dataclasses.replace(draft, coarse=payload)
         if not self.sent.any():
             return draft
         places = layout.rectangles(self.sent)
