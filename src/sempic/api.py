@@ -23,7 +23,7 @@ from sempic.critical import BUDGET
 from sempic.errors import BitstreamError, InputError, ModelError, warn
 from sempic.models import runtime
 from sempic.options import DEFAULT_QUALITY, LOSSLESS, DecodeOptions, EncodeOptions, LabelQuality
-from sempic.palette import CAMVID, CITYSCAPES, PALETTES, alike, by_id, shown_name, translate
+from sempic.palette import CAMVID, CITYSCAPES, PALETTES, by_id, shown_name, translate
 from sempic.roles import Receiver, Segmenter, as_receiver, as_segmenter
 from sempic.scene import Image, LabelMap, Scene
 
@@ -33,10 +33,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from sempic.check import Verifier
-    from sempic.drafts import Coded, Drafts
+    from sempic.drafts import Coded
     from sempic.labels import Prior
     from sempic.segment.prediction import Prediction
-    from sempic.windows.layout import Cells
 
 
 _P = ParamSpec("_P")
@@ -322,46 +321,10 @@ class Codec:
             prior=self.prior,
             features=coded.features,
         )
-        all_drafts = drafts.Drafts(pixels, plain, options, seen=seen, full=(height, width))
-
-        def final(draft: Draft, stream: bytes) -> bytes:
-            if verifier is None:
-                return stream
-            return self._checked(pixels, draft, stream, all_drafts, verifier, options)
-
-        return all_drafts.best(levels, final)
-
-    def _checked(
-        self,
-        pixels: Image,
-        draft: Draft,
-        stream: bytes,
-        all_drafts: Drafts,
-        verifier: Verifier,
-        options: EncodeOptions,
-    ) -> bytes:
-        """The stream of a draft with windows for missed objects and with a receipt."""
-        from sempic import check
-        from sempic.windows import choice
-
-        palette = PALETTES[verifier.palette]
-        imagined = [name for name in options.imagine if alike(name, palette) is not None]
-
-        def forbidden(before: LabelMap) -> Cells:
-            return all_drafts.never | choice.imagined(before, palette, imagined)
-
-        with progress.waiting("checking what is lost", aloud=False):
-            return check.run(
-                pixels,
-                draft,
-                stream,
-                verifier=verifier,
-                paint=self.synthesize,
-                budget=options.check_budget,
-                table=options.table,
-                sent=all_drafts.sent,
-                never=forbidden,
-            )
+        all_drafts = drafts.Drafts(
+            pixels, plain, options, verifier, self.synthesize, seen=seen, full=(height, width)
+        )
+        return all_drafts.best(levels)
 
     def _find_map(
         self, pixels: Image, options: EncodeOptions, halved: bool

@@ -14,13 +14,14 @@ from sempic import coarse, codec, critical, progress, simplify, texture, windows
 from sempic.codec import Draft
 from sempic.errors import ImageError, InputError, LabelMapError, RateError, naming, warn
 from sempic.options import LOSSLESS, QUALITY, UNMAPPED, EncodeOptions
-from sempic.palette import PALETTES, Palette
-from sempic.scene import Image, LabelMap, half_map
+from sempic.palette import PALETTES, Palette, alike
+from sempic.scene import Image, LabelMap, Scene, half_map
 from sempic.windows import choice, layout
 from sempic.windows.choice import Box
 from sempic.windows.layout import Cells
 
 if TYPE_CHECKING:
+    from sempic.check import Verifier
     from sempic.labels import CoarseFeatures
 
 
@@ -35,16 +36,13 @@ class Coded(NamedTuple):
 class Drafts:
     """The drafts of one picture, each made at its first use."""
 
-    sent: Cells
-    """The cells that the options send in windows."""
-    never: Cells
-    """The cells that no window may touch."""
-
     def __init__(
         self,
         pixels: Image,
         plain: Draft,
         options: EncodeOptions,
+        verifier: Verifier | None,
+        paint: Callable[[Scene], Image],
         *,
         seen: LabelMap | None,
         full: tuple[int, int],
@@ -54,6 +52,8 @@ class Drafts:
             pixels: the picture to send, uint8 (H, W, 3).
             plain: the draft without windows and texture; a coarse picture is that of the one level.
             options: of the encoding.
+            verifier: of the check; None: there is no check.
+            paint: the receiver, for the check.
             seen: the map before it was simplified, uint8 (H, W), if classes are to be imagined;
                 None: there is none.
             full: (height, width) of the picture that `keep_boxes` refer to.
@@ -62,18 +62,22 @@ class Drafts:
         a box outside the picture.
         """
         self._pixels, self._options = pixels, options
+        self._verifier, self._paint = verifier, paint
         size, palette = (plain.width, plain.height), PALETTES[plain.palette]
         choice.check_apart(options.keep, options.imagine, palette)
         boxes = _scaled(options.keep_boxes, full, size[::-1])
         sent = choice.kept(plain.labels, palette, options.keep, boxes, size=size)
+        self._never: Cells
+        """The cells that no window may touch."""
         if not options.imagine:
-            self.never = np.zeros_like(sent)
+            self._never = np.zeros_like(sent)
         elif plain.labels is None or seen is None:  # objects may be anywhere
-            self.never = np.ones_like(sent)
+            self._never = np.ones_like(sent)
         else:  # of objects that the sent map leaves out, too
-            self.never = choice.imagined(plain.labels, palette, options.imagine)
-            self.never |= choice.imagined(seen, palette, options.imagine)
-        self.sent = sent & ~self.never
+            self._never = choice.imagined(plain.labels, palette, options.imagine)
+            self._never |= choice.imagined(seen, palette, options.imagine)
+        self._sent = sent & ~self._never
+        """The cells that the options send in windows."""
         to_send = options.keep or options.keep_boxes or options.check
         if plain.labels is None and options.imagine and to_send:
             warn("without a label map no window is sent: classes to imagine may be anywhere")
@@ -82,20 +86,17 @@ class Drafts:
         self._plain = dataclasses.replace(plain, texture=_texture(pixels, plain, palette))
         self._made: dict[int, tuple[Draft, bytes]] = {}
 
-    def best(self, levels: list[int], check: Callable[[Draft, bytes], bytes]) -> bytes:
+    def best(self, levels: list[int]) -> bytes:
         """The checked stream of the one level or, for a target, of the highest level that meets it.
 
         A level is sure to meet it that has room for all that a check may add. Those above it are
         tried, from the highest down, that have room for what the check did add.
 
-        Args:
-            check: the draft and stream of a level → its final stream.
-
         Raises RateError if no level meets the target.
         """
         options = self._options
         if not options.targeted:
-            return check(*self._at(levels[0]))
+            return self._checked(levels[0])
         target = options.target_bpp or options.target_bytes or 0
         unit, digits = ("bytes", 0) if options.target_bytes is not None else ("bpp", 4)
 
@@ -113,11 +114,11 @@ class Drafts:
                 f"{least:.{digits}f} {unit}{checked}"
             )
         level = self._highest(levels, lambda size: most(size) <= target)
-        stream = check(*self._at(level))
+        stream = self._checked(level)
         added = len(stream) - self._size(level)
         highest = self._highest(levels, lambda size: self._rate(size + added) <= target)
         for higher in range(highest, level, -1):
-            if self._rate(len(other := check(*self._at(higher)))) <= target:
+            if self._rate(len(other := self._checked(higher))) <= target:
                 level, stream = higher, other
                 break
         if level == levels[-1] and (rate := self._rate(len(stream))) < target:
@@ -137,6 +138,28 @@ class Drafts:
             else:
                 high = middle
         return levels[low]
+
+    def _checked(self, level: int) -> bytes:
+        """The stream of a level, with what a check adds: windows for missed objects, a receipt."""
+        draft, stream = self._at(level)
+        if self._verifier is None:
+            return stream
+        from sempic import check
+
+        options, palette = self._options, PALETTES[self._verifier.palette]
+        imagined = [name for name in options.imagine if alike(name, palette) is not None]
+        with progress.waiting("checking what is lost", aloud=False):
+            return check.run(
+                self._pixels,
+                draft,
+                stream,
+                verifier=self._verifier,
+                paint=self._paint,
+                budget=options.check_budget,
+                table=options.table,
+                sent=self._sent,
+                never=lambda before: self._never | choice.imagined(before, palette, imagined),
+            )
 
     def _size(self, level: int) -> int:
         return len(self._at(level)[1])
@@ -160,9 +183,9 @@ class Drafts:
             mapped = draft.labels is not None
             payload = _coarse(self._pixels, level, draft.coarse_codec, mapped=mapped)
             draft = dataclasses.replace(draft, coarse=payload)
-        if not self.sent.any():
+        if not self._sent.any():
             return draft
-        places = layout.rectangles(self.sent)
+        places = layout.rectangles(self._sent)
         payload = windows.encode(self._pixels, places, draft.planes())
         return dataclasses.replace(draft, windows=payload)
 
