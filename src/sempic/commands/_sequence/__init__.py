@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -144,16 +145,14 @@ def decode(args: argparse.Namespace) -> int:
     painter = Painter(api.Codec(receiver=receiver), **options.keywords())
     unpacker, read = Unpacker(), Summary()
     start = time.perf_counter()
-    with contextlib.ExitStack() as stack:
-        write: Callable[[Any], None] | None = None
-        stack.enter_context(noted(name))
-        advance = stack.enter_context(progress.bar(None, "frame"))
-        for picture in painter.paint_all(_moments(name, unpacker, read)):
-            if write is None:
-                assert unpacker.head is not None
-                write = stack.enter_context(targets.picture_writer(target, unpacker.head.rate))
-            write(picture)
-            advance()
+    pictures = painter.paint_all(_moments(name, unpacker, read))
+    with noted(name), progress.bar(None, "frame") as advance:
+        first = next(pictures)
+        assert unpacker.head is not None
+        with targets.picture_writer(target, unpacker.head.rate) as write:
+            for picture in itertools.chain([first], pictures):
+                write(picture)
+                advance()
     if found := damage(unpacker.course.lost, unpacker.damage):
         processes.say(f"{name}: {found}")
     _report(args, name, target, read.info(unpacker.course), start)
