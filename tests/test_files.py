@@ -196,13 +196,21 @@ def test_a_staged_file_replaces_its_target_when_placed(tmp_path):
     target = tmp_path / "a.bin"
     target.write_bytes(b"old")
     target.chmod(0o640)
-    part = files.write_temporary(target, b"new")
-    assert target.read_bytes() == b"old"
-    files.move_to_target(part, target)
+    with files.replacing(target, b"new"):
+        assert target.read_bytes() == b"old"
     assert (target.read_bytes(), stat.S_IMODE(target.stat().st_mode)) == (b"new", 0o640)
     assert os.listdir(tmp_path) == ["a.bin"]
     with pytest.raises(OutputError, match="No such file"):
-        files.write_temporary(tmp_path / "none" / "a.bin", b"x")
+        write_replacing(tmp_path / "none" / "a.bin", b"x")
+    with pytest.raises(ValueError, match="block"), files.replacing(target, b"newer"):
+        raise ValueError("block")
+    assert target.read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["a.bin"]
+
+
+def write_replacing(path, data):
+    with files.replacing(path, data):
+        pass
 
 
 def test_write_goes_through_links(tmp_path):
@@ -222,7 +230,7 @@ def test_a_failed_write_leaves_no_trace(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    for write in (files.write, files.write_temporary):
+    for write in (files.write, write_replacing):
         with pytest.raises(OutputError, match="No space left"):
             write(target, b"new")
     assert target.read_bytes() == b"old"
@@ -241,7 +249,7 @@ def test_a_file_that_cannot_be_removed_hides_no_failure(tmp_path, part):
 def test_a_failed_write_names_file_and_cause(tmp_path):
     """files.write itself names them, for all commands."""
     target = tmp_path / "none" / "a.bin"
-    for write in (files.write, files.write_temporary):
+    for write in (files.write, write_replacing):
         with pytest.raises(OutputError, match=f"^{target}: cannot write: No such file"):
             write(target, b"x")
     with pytest.raises(OutputError, match=f"^{tmp_path}: cannot write: Is a directory"):

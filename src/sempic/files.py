@@ -135,14 +135,18 @@ def append(path: Path, data: bytes, *, replacing: int = 0) -> None:
             raise
 
 
-def write_temporary(path: str | os.PathLike[str], data: bytes) -> Path:
-    """The first half of `write`, to replace several files together: a temporary file for
-    `move_to_target`. Raises OutputError as `write`."""
-    with refused(OutputError, f"{os.fspath(path)}: cannot write"):
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str], data: bytes) -> Iterator[None]:
+    """As `write`, in two halves, to replace several files together: the new file is on disk before
+    the block, and replaces an old one after it, unless the block fails. Raises OutputError."""
+    what = f"{os.fspath(path)}: cannot write"
+    with refused(OutputError, what):
         part = temporary_for(replaceable(path))
-        with removed_on_failure(part):
+    with removed_on_failure(part):
+        with refused(OutputError, what):
             _fill(part, data)
-    return part
+        yield
+        move_to_target(part, path)
 
 
 def need_suffix(path: Path, suffix: str, what: str) -> None:
@@ -171,8 +175,7 @@ def make_folder(path: Path) -> None:
 
 
 def move_to_target(part: Path, path: str | os.PathLike[str]) -> None:
-    """Move a temporary file (of `write_temporary`, or written to `temporary_for`) to its path, as
-    `write` does; raises OutputError."""
+    """Move a file of `temporary_for` to its path, as `write` does; raises OutputError."""
     with refused(OutputError, f"{os.fspath(path)}: cannot write"):
         stream = direct_target(path)
         if stream is not None:

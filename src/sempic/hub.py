@@ -78,16 +78,12 @@ def write(folder: Path, paths: dict[str, Path]) -> str:
     contents |= texts  # the next `write` of this folder's models finds them
     listed = {name: _measure(data) for name, data in contents.items()}
     manifest = {"version": 1} | {role: _ROLES[role] for role in paths} | {"files": listed}
-    # The manifest is placed last, so that `read` rejects a half-written folder.
     contents[MANIFEST] = (json.dumps(manifest, indent=1) + "\n").encode()
     files.make_folder(folder)
     with contextlib.ExitStack() as stack:  # old files stay until all new files are on disk
-        parts: dict[str, Path] = {}
-        for name, data in contents.items():
-            parts[name] = files.write_temporary(folder / name, data)
-            stack.enter_context(files.removed_on_failure(parts[name]))
-        for name, part in parts.items():
-            files.move_to_target(part, folder / name)
+        # What is entered first, the manifest, is placed last: `read` rejects a half-written folder.
+        for name, data in reversed(contents.items()):
+            stack.enter_context(files.replacing(folder / name, data))
     return hashlib.sha256(contents[MANIFEST]).hexdigest()
 
 

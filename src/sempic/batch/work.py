@@ -193,10 +193,8 @@ class Decode:
         path = Path(self.uncertainty)
         with naming(path):
             grey_file = pictures.encode(grey, path.suffix)
-        part = files.write_temporary(path, grey_file)
-        with files.removed_on_failure(part):
+        with files.replacing(path, grey_file):
             job.write(data)
-            files.move_to_target(part, path)
         return api.info(stream)
 
     def prepare(self, jobs: list[Job]) -> None:
