@@ -120,31 +120,29 @@ class Timeline:
         height, width = self._head.height, self._head.width
         return (-(-height // 2), -(-width // 2)) if self.halved else (height, width)
 
-    def begin(self, *, halved: bool) -> None:
-        """Begins a key frame. Nothing is expected of a map of another size.
+    def expect(self, coarse: Coarse, *, key: bool, halved: bool) -> tuple[Expected, Memory]:
+        """The expectation of the next frame, from its coarse picture, and the adaptive state of the
+        map coder, new in a key frame. Nothing is expected of a map of another size.
 
-        Raises CorruptStream if pictures cannot be halved."""
-        if halved and self._head.factor % 2:
-            raise CorruptStream(f"pictures are halved, with a coarse factor of {self._head.factor}")
-        if halved != self.halved:
-            self.halved, self.labels = halved, None
-
-    def expect(self, coarse: Coarse) -> Expected:
-        """The expectation of the next frame, from its coarse picture."""
+        halved: of a key frame. Raises CorruptStream if pictures cannot be halved."""
+        from sempic.labels import moved
         from sempic.sequence import motion
 
+        if key and halved and self._head.factor % 2:
+            raise CorruptStream(f"pictures are halved, with a coarse factor of {self._head.factor}")
+        if key and halved != self.halved:
+            self.halved, self.labels = halved, None
+        if key or self._memory is None:
+            self._memory = moved.memory(*self.size, self._head.classes)
         if self.coarse is None:
-            return Expected()
+            return Expected(), self._memory
         last, now = self.coarse.y, coarse.y
         factor = self._head.factor // 2 if self.halved else self._head.factor
         vectors = motion.estimate(last, now, self._head.version)
         places = motion.enlarge(vectors, factor, *self.size)
         labels = None if self.labels is None else motion.move(self.labels, places)
-        return Expected(
-            places=places,
-            labels=labels,
-            hint=codec.repeated(self._hint(last, now, vectors), factor, self.size),
-        )
+        hint = codec.repeated(self._hint(last, now, vectors), factor, self.size)
+        return Expected(places=places, labels=labels, hint=hint), self._memory
 
     def _hint(self, last: Plane, now: Plane, vectors: Vectors) -> LabelMap:
         """Difference of each coarse pixel from the one that moved there, by _HINT_STEPS."""
@@ -158,14 +156,6 @@ class Timeline:
             np.uint8
         )
         return hint
-
-    def memory(self, *, key: bool) -> Memory:
-        """Adaptive state of the map coder; new in a key frame."""
-        from sempic.labels import moved
-
-        if key or self._memory is None:
-            self._memory = moved.memory(*self.size, self._head.classes)
-        return self._memory
 
 
 class Packer:
@@ -258,9 +248,7 @@ class Packer:
                 raise ValueError("a key frame has a coarse picture")
             if halved and self._head.factor % 2:
                 raise ValueError("pictures are halved only with an even factor")
-            if key:
-                time.begin(halved=halved)
-            expected = time.expect(planes)
+            expected, memory = time.expect(planes, key=key, halved=halved)
             sent = labels(expected)
             if sent is not None:
                 height, width = time.size
@@ -269,7 +257,7 @@ class Packer:
                 key=key,
                 number=self.number,
                 coarse=payload,
-                labels=self._encoded_map(sent, planes, expected, key),
+                labels=self._encoded_map(sent, planes, expected, memory, key),
                 halved=key and halved,
             )
             packet = stream.write_frame(frame)
@@ -296,12 +284,16 @@ class Packer:
         return [] if self._guard is None else self._guard.close()
 
     def _encoded_map(
-        self, labels: LabelMap | None, coarse: Coarse, expected: Expected, key: bool
+        self,
+        labels: LabelMap | None,
+        coarse: Coarse,
+        expected: Expected,
+        memory: Memory,
+        key: bool,
     ) -> bytes | None:
         from sempic import labels as coder
         from sempic.labels import moved
 
-        memory = self._time.memory(key=key)
         if key:
             self._has_map = labels is not None
             if labels is None:
@@ -473,10 +465,8 @@ class Unpacker:
         if frame.coarse is not None:
             planes = self._decoder.decode(frame.coarse, key=frame.key, lost=not exact)
         assert planes is not None
-        if frame.key:
-            time.begin(halved=head.halved or frame.halved)
-        expected = time.expect(planes)
-        memory = time.memory(key=frame.key)
+        halved = head.halved or frame.halved
+        expected, memory = time.expect(planes, key=frame.key, halved=halved)
         found = None if frame.key else expected.labels
         if frame.key and frame.labels is not None:
             found = coder.decode(frame.labels, *time.size, coarse=planes)
