@@ -257,7 +257,9 @@ class Packer:
                 key=key,
                 number=self.number,
                 coarse=payload,
-                labels=self._encoded_map(sent, planes, expected, memory, key),
+                labels=self._key_map(sent, planes)
+                if key
+                else self._predicted_map(sent, expected, memory),
                 halved=key and halved,
             )
             packet = stream.write_frame(frame)
@@ -283,23 +285,19 @@ class Packer:
         """The parity packets after the last frame, if any."""
         return [] if self._guard is None else self._guard.close()
 
-    def _encoded_map(
-        self,
-        labels: LabelMap | None,
-        coarse: Coarse,
-        expected: Expected,
-        memory: Memory,
-        key: bool,
-    ) -> bytes | None:
+    def _key_map(self, labels: LabelMap | None, coarse: Coarse) -> bytes | None:
         from sempic import labels as coder
+
+        self._has_map = labels is not None
+        if labels is None:
+            return None
+        return coder.encode(labels, coarse=coarse, model=PALETTES[self._palette].name)
+
+    def _predicted_map(
+        self, labels: LabelMap | None, expected: Expected, memory: Memory
+    ) -> bytes | None:
         from sempic.labels import moved
 
-        if key:
-            self._has_map = labels is not None
-            if labels is None:
-                return None
-            model = PALETTES[self._palette].name
-            return coder.encode(labels, coarse=coarse, model=model)
         if not self._has_map or expected.labels is None:
             return None
         if labels is None:
