@@ -103,6 +103,7 @@ class Pool:
         """
         if self.workers:
             return
+        self._free = asyncio.Queue()  # of this event loop
         try:
             # The first worker compiles missing kernels and keeps them on disk for the others.
             await self._add()
