@@ -24,6 +24,16 @@ def test_a_cache_keeps_values_and_refuses_other_files(tmp_path):
     assert (tmp_path / "file").read_bytes() == b"mine"
 
 
+def test_a_damaged_cache_is_closed_again(tmp_path, monkeypatch):
+    """Python 3.13 warns of connections that are left open."""
+    closed = []
+    monkeypatch.setattr(Cache, "close", lambda self: closed.append(self._db.close()))
+    (tmp_path / "damaged").write_bytes(b"SQLite format 3\0" + bytes(100))
+    with pytest.raises(OutputError, match=r"damaged: the cache cannot be opened"):
+        Cache(tmp_path / "damaged")
+    assert len(closed) == 1
+
+
 def test_digests_depend_on_the_shape():
     row = np.arange(6, dtype=np.uint8)
     assert digest(row.reshape(2, 3)) != digest(row.reshape(3, 2))

@@ -16,7 +16,7 @@ import numpy as np
 
 from sempic import batch, processes
 from sempic.evaluation.benchmark import dial
-from sempic.evaluation.benchmark.cache import Cache, digest, key
+from sempic.evaluation.benchmark.cache import Cache, closed_on_failure, digest, key
 from sempic.evaluation.benchmark.plan import Plan
 from sempic.evaluation.benchmark.workers import Job, Workers
 from sempic.evaluation.folders import spread
@@ -52,10 +52,11 @@ class Benchmark:
         self.sizes: list[tuple[int, int]] = []
         """(width, height) of each picture."""
         self._digests: list[tuple[str, str]] = []
-        for picture, labels in map(plan.load, range(len(plan.items))):
-            self.sizes.append((picture.shape[1], picture.shape[0]))
-            self._digests.append((digest(picture), digest(labels)))
-        self._measure_key = plan.settings.key()
+        with closed_on_failure(self._cache):
+            for picture, labels in map(plan.load, range(len(plan.items))):
+                self.sizes.append((picture.shape[1], picture.shape[0]))
+                self._digests.append((digest(picture), digest(labels)))
+            self._measure_key = plan.settings.key()
         self.codec = functools.lru_cache(None)(plan.codec)
         """Codec by name, each loaded once."""
 
