@@ -181,6 +181,30 @@ def test_ctrl_c_wrapped_in_an_error_by_a_library_is_ctrl_c():
     assert done.stderr == b"sempic: interrupted\n"
 
 
+def test_ctrl_c_in_a_destructor_is_not_lost():
+    """Python ignores exceptions there, so that the next read waited forever."""
+    code = (
+        "import os, signal, sys, time\n"
+        "from sempic import processes\n"
+        "class Closing:\n"
+        "    def __del__(self):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        [None for _ in range(1000)]\n"
+        "class Broken:\n"
+        "    def __del__(self):\n"
+        "        raise ValueError('of another kind')\n"
+        "def run():\n"
+        "    Broken()\n"
+        "    Closing()\n"
+        "    time.sleep(600)\n"
+        "sys.exit(processes.as_program(run))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
+    assert done.returncode == -signal.SIGTERM
+    assert done.stderr.startswith(b"Exception ignored in: <function Broken.__del__")
+    assert done.stderr.endswith(b"ValueError: of another kind\nsempic: interrupted\n")
+
+
 def test_ctrl_c_wrapped_in_an_error_ends_a_run_of_files(monkeypatch):
     """It is no error of the file at which it came, and no more files are begun."""
     job = Job(source=Path("a.png"), relative=Path("a.png"), target=None, mkdir=False)

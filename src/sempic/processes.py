@@ -202,6 +202,18 @@ def as_program(run: Callable[[], int]) -> int:
     signals = [n for n in numbers if n is not None and signal.getsignal(n) != signal.SIG_IGN]
     for number in signals:
         signal.signal(number, interrupt)
+
+    def unraisable(ignored: sys.UnraisableHookArgs) -> None:
+        """Python ignores exceptions of destructors: the signal comes again when it has ended."""
+        if _caught and issubclass(ignored.exc_type, KeyboardInterrupt):
+            signal.signal(_caught[0], interrupt)
+            again = threading.Timer(0.05, os.kill, (os.getpid(), _caught[0]))
+            again.daemon = True
+            again.start()
+        else:
+            sys.__unraisablehook__(ignored)
+
+    sys.unraisablehook = unraisable
     try:
         code = _run_and_flush(run)
     except BaseException as error:
@@ -220,8 +232,7 @@ def as_program(run: Callable[[], int]) -> int:
 
 def raise_if_interrupted() -> None:
     """Raises KeyboardInterrupt again after a signal to the main program, for loops that go on after
-    any Exception: C libraries that are interrupted while they load raise others, and Python ignores
-    one in a destructor."""
+    any Exception: C libraries that are interrupted while they load raise others."""
     if _caught:
         raise KeyboardInterrupt
 
