@@ -49,8 +49,8 @@ class Codec:
 
     def curve(self, figure: str) -> list[tuple[float, float]]:
         """(bpp, figure) of the points that have the figure, and not an infinite one."""
-        rows = (p.row for p in self.points if p.row.get(figure, math.inf) != math.inf)
-        return [(row["bpp"], row[figure]) for row in rows]
+        points = (p for p in self.points if p.row.get(figure, math.inf) != math.inf)
+        return [(p.bpp, p.row[figure]) for p in points]
 
     def near(self, bpp: float) -> Point:
         """The point nearest to a rate."""

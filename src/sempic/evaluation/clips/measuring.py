@@ -246,27 +246,25 @@ def losses(
             without loss; absent if "miou" is not measured.
     """
     complete = [moment.scene.labels for moment in sequence.Unpacker().moments(pieces)]
-    is_judged = "miou" in plan.settings.metrics
+    is_judged, compare = "miou" in plan.settings.metrics, references[0].measure
     found: Row = {"losses_of_maps": []} | ({"losses_of_pictures": []} if is_judged else {})
     for seed in tqdm(range(TRIALS), desc="losses", leave=False, disable=None):
         lost = np.random.default_rng(seed).random(len(pieces)) < plan.drop
         lost[0] = False
         arrived = [piece for piece, gone in zip(pieces, lost, strict=True) if not gone]
         moments = list(sequence.Unpacker().moments(arrived))
-        there = [moment.number for moment in moments if not lost[moment.number]]
-        maps = {moment.number: moment.scene.labels for moment in moments}
-        scores = [agreement(complete[number], maps[number]) for number in there]
+        pictures = Painter(coder).paint_all(moments) if is_judged else [None] * len(moments)
+        scores, before, after = [], [], []
+        for moment, picture in zip(moments, pictures, strict=True):
+            if lost[moment.number]:
+                continue
+            scores.append(agreement(complete[moment.number], moment.scene.labels))
+            at, skipped = divmod(moment.number, plan.every)
+            if picture is not None and not skipped:
+                before.append(records[at])
+                after.append(compare(references[at], picture, ["miou"]))
         found["losses_of_maps"].append(float(np.mean(scores)))
         if is_judged:
-            painted = Painter(coder).paint_all(moments)
-            pictures = {m.number: picture for m, picture in zip(moments, painted, strict=True)}
-            shown = [number for number in there if number % plan.every == 0]
-            compare = references[0].measure
-            after = [
-                compare(references[number // plan.every], pictures[number], ["miou"])
-                for number in shown
-            ]
-            before = [records[number // plan.every] for number in shown]
             with_loss, without = (row(r, [], None).get("agreement", nan) for r in (after, before))
             found["losses_of_pictures"].append(with_loss - without)
     return found
