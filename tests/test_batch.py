@@ -349,9 +349,11 @@ def test_names_that_are_not_utf8_are_escaped_in_json(capsys):
 
 def test_a_manifest_is_a_file(shots, capsys):
     os.mkfifo("pipe")
+    before = sorted(os.listdir())
     for path in ("pipe", "/dev/zero", "."):
         refused(capsys, ["encode", *shots, "-o", "out", "--manifest", path], f"{path}: not a file")
-    assert not os.path.exists("out")
+    refused(capsys, ["encode", *shots, "--manifest", "s3://b/m.jsonl"], "a file of this machine")
+    assert sorted(os.listdir()) == before
 
 
 def test_a_manifest_of_other_settings_is_refused(shots, capsys):

@@ -159,6 +159,23 @@ def test_no_target_overwrites_a_source():
         plan("x.png", "x.sempic.png")
 
 
+def test_no_remote_target_overwrites_a_source():
+    upath = pytest.importorskip("upath", reason="universal-pathlib is not installed (extra `ray`)")
+    for name in ("a.tar", "photo"):
+        upath.UPath(f"memory://there/{name}").write_bytes(b"kept")
+    for name, output in (
+        ("a.tar", None),
+        ("a.tar", "memory://there"),
+        ("a.tar", "memory://there/a.tar"),
+        ("photo", "memory://there/photo"),
+    ):
+        with pytest.raises(OutputError, match=f"^memory://there/{name}: would replace itself"):
+            plan(f"memory://there/{name}", output=output)
+    assert plan("memory://there/photo", output="memory://there") == {
+        "memory://there/photo": "memory://there/photo.sempic"
+    }
+
+
 @pytest.mark.parametrize(
     ("source", "output", "suffix", "said"),
     [

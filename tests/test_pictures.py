@@ -557,6 +557,19 @@ def test_reordered_palettes_are_recognised(palette):
         )  # colours have no meaning in this palette
 
 
+def test_grey_ids_in_a_palette_are_recognised():
+    """As optimisers of PNGs store a grey map of few ids; 255 is void."""
+    for greys in ((0, 3, 5), (9, 255, 4), (255, 11), (0, 1, 255)):
+        picture = PIL.Image.fromarray(LABELS % len(greys))
+        picture.putpalette(np.repeat(np.array(greys, np.uint8), 3).tobytes())
+        found = pictures.read_labels(saved(picture))
+        assert np.array_equal(found, np.array(greys, np.uint8)[LABELS % len(greys)])
+    for mask in ((0, 255), (255, 0)):  # for display, as of a picture of one bit
+        picture = PIL.Image.fromarray(LABELS % 2)
+        picture.putpalette(np.repeat(np.array(mask, np.uint8), 3).tobytes())
+        assert np.array_equal(pictures.read_labels(saved(picture)), LABELS % 2)
+
+
 @pytest.mark.parametrize("palette", [CAMVID, CITYSCAPES, CITYSCAPES_FULL, INDICES])
 def test_ordered_and_unrelated_palettes_are_read_by_index(palette):
     rng = np.random.default_rng(0)

@@ -350,7 +350,9 @@ def _protect(
     """Raises OutputError if a target or one of `writes` would overwrite a file that is read."""
     readers: dict[object, str] = {}
     for path in (*(s.path for s in sources if s.path is not None), *map(Path, reads)):
-        if is_local(path) and os.path.isfile(path):
+        if not is_local(path):
+            readers[_real(path)] = str(path)
+        elif os.path.isfile(path):
             readers |= dict.fromkeys(filter(None, files.identities(path)), str(path))
     with contextlib.suppress(OSError, AttributeError, ValueError):
         if any(s.path is None for s in sources) and os.path.isfile(f"/dev/fd/{sys.stdin.fileno()}"):
@@ -358,12 +360,12 @@ def _protect(
             readers[stdin.st_dev, stdin.st_ino] = "-"
 
     def overwritten(path: Path, real: str) -> str | None:
-        return readers.get(real) or readers.get(files.identity(path))
+        return readers.get(real) or (readers.get(files.identity(path)) if is_local(path) else None)
 
     other_targets = {os.path.realpath(name) for name in writes}
     for source in sources:
         target = source.target
-        if target is None or target == STDOUT or not is_local(target):
+        if target is None or target == STDOUT:
             continue
         victim = overwritten(target, source.real)
         if target == source.path and not output_given and source.suffix != TAR:

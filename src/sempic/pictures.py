@@ -458,7 +458,11 @@ def _ids_of(indices: LabelMap, colours: list[int], palette: Palette) -> LabelMap
     if all(expected.get(i) == c for i, c in shown.items()) or len(set(shown.values())) < len(used):
         return indices
     table = np.arange(256, dtype=np.uint8)
-    if all(c == (c[0],) * 3 and c[0] < len(expected) for c in shown.values()):
+    greys = {c[0] for c in shown.values() if c == (c[0],) * 3}
+    ids = {*expected}
+    if palette.last is not None and not greys <= {0, 255}:  # not a mask in black and white
+        ids.add(255)
+    if len(greys) == len(used) and greys <= ids:
         table[used] = [c[0] for c in shown.values()]  # grey ids, converted to a palette picture
         return table[indices]
     known = {c: i for i, c in reversed(expected.items())}

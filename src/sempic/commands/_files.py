@@ -84,6 +84,8 @@ def run(
     if path is not None:
         if path == "-" or any(job.target == STDOUT for job in jobs):
             raise InputError("--manifest is for files, not for standard output")
+        if "://" in path:
+            raise InputError(f"{path}: a manifest is a file of this machine")
         manifest = batch.Manifest(Path(path), settings | {"sempic": sempic.__version__})
         remaining = manifest.remaining(jobs)
         if len(remaining) < len(jobs):
