@@ -352,7 +352,7 @@ def test_a_manifest_is_a_file(shots, capsys):
     before = sorted(os.listdir())
     for path in ("pipe", "/dev/zero", "."):
         refused(capsys, ["encode", *shots, "-o", "out", "--manifest", path], f"{path}: not a file")
-    refused(capsys, ["encode", *shots, "--manifest", "s3://b/m.jsonl"], "a file of this machine")
+    refused(capsys, ["encode", *shots, "--manifest", "s3://b/m.jsonl"], "must be on this machine")
     assert sorted(os.listdir()) == before
 
 

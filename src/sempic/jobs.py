@@ -445,6 +445,12 @@ def is_local(path: Path) -> bool:
     return "://" not in str(path)
 
 
+def need_local(output: str) -> None:
+    """Raises OutputError for a URI, of which a local folder "s3:" would be made."""
+    if "://" in output:
+        raise OutputError(f"{output}: must be on this machine; only pictures may be elsewhere")
+
+
 def is_stdout(target: Path | None) -> bool:
     """Whether a target is standard output, by any of its names."""
     if target is None or target == STDOUT or not is_local(target):

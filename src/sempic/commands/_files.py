@@ -11,7 +11,7 @@ import sempic
 from sempic import batch, files, processes
 from sempic.commands import _report
 from sempic.errors import InputError
-from sempic.jobs import STDOUT, Job
+from sempic.jobs import STDOUT, Job, need_local
 
 
 def add_inputs(parser: argparse.ArgumentParser, inputs: str) -> None:
@@ -84,8 +84,7 @@ def run(
     if path is not None:
         if path == "-" or any(job.target == STDOUT for job in jobs):
             raise InputError("--manifest is for files, not for standard output")
-        if "://" in path:
-            raise InputError(f"{path}: a manifest is a file of this machine")
+        need_local(path)
         manifest = batch.Manifest(Path(path), settings | {"sempic": sempic.__version__})
         remaining = manifest.remaining(jobs)
         if len(remaining) < len(jobs):

@@ -18,7 +18,7 @@ from sempic.commands._sequence import sources, targets
 from sempic.commands._sequence.report import damage, details, summary
 from sempic.commands._sequence.sources import is_empty
 from sempic.errors import InputError, OutputError, naming, notes_to
-from sempic.jobs import apart, is_stdout
+from sempic.jobs import apart, is_stdout, need_local
 from sempic.options import DecodeOptions, EncodeOptions
 from sempic.sequence import SequenceOptions
 from sempic.sequence.options import FASTEST, SLOWEST
@@ -138,6 +138,7 @@ def decode(args: argparse.Namespace) -> int:
     target = args.output or targets.beside(name, ".mp4")
     if target == "-":
         raise OutputError("a video cannot go to standard output; name a file or a folder with -o")
+    need_local(target)
     receiver = vars(args).get("receiver")
     apart((name, receiver), target)
     if args.output is None and Path(target).exists():

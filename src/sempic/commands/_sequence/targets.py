@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sempic import files, processes
 from sempic.errors import OutputError, SempicError
-from sempic.jobs import need_stdout, to_stdout
+from sempic.jobs import need_local, need_stdout, to_stdout
 
 if TYPE_CHECKING:
     from sempic.sequence.video import Growing, Video
@@ -26,6 +26,7 @@ def sequence_path(name: str, output: str | None) -> str:
 
     if output is None:
         return "-" if name == "-" else beside(name, ".sempic")
+    need_local(output)
     if output != "-" and (output.endswith(("/", os.sep)) or os.path.isdir(output)):
         with contextlib.suppress(OSError):  # opening the file reports the error
             os.makedirs(output, exist_ok=True)
