@@ -3,6 +3,7 @@
 import base64
 import io
 
+import numpy as np
 import PIL.Image
 import pytest
 
@@ -46,6 +47,28 @@ def test_a_jxl_codestream_may_span_several_boxes():
     file = boxed(data[:3], data[3:7], data[7:])
     assert formats.jxl_size(file) == (32, 24)
     assert pictures.read(file).shape == (24, 32, 3)
+
+
+def test_the_orientation_of_a_jxl_file_is_applied_once(tmp_path):
+    """cjxl writes the orientation of a photograph to the codestream, and keeps its EXIF."""
+    picture = PIL.Image.new("RGB", (64, 40), "white")
+    picture.paste("black", (0, 0, 32, 20))
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    data = pictures.saved(picture, "JXL")
+    # SizeHeader of 14 bits, then ImageMetadata with orientation 6 and else usual values.
+    header = int.from_bytes(data[2:4], "little") & 0x3FFF | 0x9C816 << 14
+    turned = data[:2] + header.to_bytes(5, "little") + data[4:]
+    block = b"Exif" + bytes(4) + exif.tobytes()[6:]
+    file = boxed(turned) + (len(block) + 4).to_bytes(4, "big") + block
+    upright = np.rot90(np.array(picture), -1)
+    picture.save(tmp_path / "a.jpg", exif=exif)
+    with PIL.Image.open(tmp_path / "a.jpg") as jpeg:
+        jpeg.save(tmp_path / "a.jxl", lossless_jpeg=True)
+    for data in (file, (tmp_path / "a.jxl").read_bytes()):
+        with PIL.Image.open(io.BytesIO(data)) as opened:
+            assert opened.getexif()[0x0112] == 6
+        assert np.abs(pictures.read(data).astype(int) - upright).mean() < 5
 
 
 @pytest.mark.parametrize("data", [CRASH, boxed(CRASH), boxed(CRASH[:5], CRASH[5:])])

@@ -371,6 +371,8 @@ _TURNS = {
 
 def _turn(picture: PIL.Image.Image) -> PIL.Image.Transpose | None:
     """The transposition that makes the picture upright, by EXIF or XMP; None: none, or damaged."""
+    if picture.format == "JXL" and not getattr(picture, "jpeg", False):
+        return None  # JPEG XL has an orientation of its own, which its decoder applies
     try:
         with formats.quiet():
             return _TURNS.get(int(picture.getexif().get(0x0112, 1)))
