@@ -205,6 +205,29 @@ def test_ctrl_c_in_a_destructor_is_not_lost():
     assert done.stderr.endswith(b"ValueError: of another kind\nsempic: interrupted\n")
 
 
+def test_a_signal_in_a_destructor_of_a_worker_is_not_lost():
+    """As above: the traceback of the exception was printed, and the worker went on."""
+    Path("closing.py").write_text(
+        "import os, signal, sys, time\n"
+        "from sempic import processes\n"
+        "class Closing:\n"
+        "    def __del__(self):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        [None for _ in range(1000)]\n"
+        "def work(pipe):\n"
+        "    processes.end_with_parent()\n"
+        "    Closing()\n"
+        "    time.sleep(600)\n"
+        "if __name__ == '__main__':\n"
+        "    process, _ = processes.child(work)\n"
+        "    process.join(30)\n"
+        "    sys.exit(process.exitcode)"
+    )
+    done = subprocess.run([sys.executable, "closing.py"], capture_output=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == b""
+
+
 def test_ctrl_c_wrapped_in_an_error_ends_a_run_of_files(monkeypatch):
     """It is no error of the file at which it came, and no more files are begun."""
     job = Job(source=Path("a.png"), relative=Path("a.png"), target=None, mkdir=False)

@@ -135,7 +135,22 @@ def end_with_parent() -> None:
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
 
+    def unraisable(ignored: sys.UnraisableHookArgs) -> None:
+        if issubclass(ignored.exc_type, SystemExit):
+            _signal_again(signal.SIGTERM)
+        else:
+            sys.__unraisablehook__(ignored)
+
+    sys.unraisablehook = unraisable
     watch_parent()
+
+
+def _signal_again(number: int) -> None:
+    """Python ignores exceptions in a destructor: the signal comes again when it has ended."""
+    again = threading.Timer(0.05, os.kill, (os.getpid(), number))
+    again.daemon = True
+    with contextlib.suppress(RuntimeError):  # Python itself is ending
+        again.start()
 
 
 def watch_parent() -> None:
@@ -204,12 +219,9 @@ def as_program(run: Callable[[], int]) -> int:
         signal.signal(number, interrupt)
 
     def unraisable(ignored: sys.UnraisableHookArgs) -> None:
-        """Python ignores exceptions of destructors: the signal comes again when it has ended."""
         if _caught and issubclass(ignored.exc_type, KeyboardInterrupt):
             signal.signal(_caught[0], interrupt)
-            again = threading.Timer(0.05, os.kill, (os.getpid(), _caught[0]))
-            again.daemon = True
-            again.start()
+            _signal_again(_caught[0])
         else:
             sys.__unraisablehook__(ignored)
 
