@@ -176,6 +176,17 @@ def test_no_remote_target_overwrites_a_source():
     }
 
 
+def test_errors_of_a_store_name_the_file(monkeypatch):
+    upath = pytest.importorskip("upath", reason="universal-pathlib is not installed (extra `ray`)")
+
+    def denied(_):
+        raise RuntimeError("access denied")
+
+    monkeypatch.setattr(type(upath.UPath("memory://there")), "is_dir", denied)
+    with pytest.raises(InputError, match=r"^memory://there/a\.png: access denied"):
+        plan("memory://there/a.png")
+
+
 @pytest.mark.parametrize(
     ("source", "output", "suffix", "said"),
     [

@@ -495,9 +495,10 @@ def _path(name: str) -> Path:
         from upath import UPath
     except ModuleNotFoundError as error:
         raise InputError(f"{name}: URIs need universal-pathlib; {install_hint('ray')}") from error
-    with refused(InputError, name, Exception):  # unknown scheme, missing library
+    with refused(InputError, name, Exception):  # unknown scheme, missing library, no permission
         remote = cast(Path, UPath(name))
         remote.exists()
+        remote.is_dir()
     return remote
 
 
