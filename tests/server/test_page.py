@@ -115,10 +115,39 @@ def stream():
     return stream_of(LABELS, IMAGE)
 
 
-def opened(page, name, data):
+def choose(page, name, data):
     file = {"name": name, "mimeType": "application/octet-stream", "buffer": data}
     page.set_input_files("#file", file)
+
+
+def opened(page, name, data):
+    choose(page, name, data)
     wait_until_idle(page)
+
+
+def wait_until(page, condition):
+    """As `wait_for_function`, which the page's policy does not allow."""
+    for _ in range(500):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(20)
+    raise TimeoutError(condition)
+
+
+def hold_next_picture(page):
+    """The next picture that the page makes of bytes waits for `release()`."""
+    page.evaluate("""() => {
+        const real = imageOf
+        imageOf = async (...given) => {
+            imageOf = real
+            await new Promise(go => { window.release = go })
+            return real(...given)
+        }
+    }""")
+
+
+def downloads(page, button):
+    return page.get_attribute(button, "href") is not None
 
 
 def downloaded(page, button):
@@ -464,6 +493,106 @@ def test_what_happens_during_a_stroke_does_not_break_the_page(visit):
     assert np.array_equal(downloaded_labels(page), LABELS)
 
 
+def test_a_change_of_quality_does_not_stop_what_is_being_opened(visit):
+    page = visit()
+    opened(page, "shown.png", png())
+    new, held = png_of(IMAGE[::-1]), []
+    page.route("**/encode?*", lambda r: r.continue_() if held else held.append(r))
+    choose(page, "new.png", new)
+    page.focus("#option-quality")
+    page.keyboard.press("End")
+    wait_until(page, "applied.quality === 9")
+    held[0].continue_()
+    wait_until_idle(page)
+    page.unroute("**/encode?*")
+    assert page.text_content("h1").startswith("new.png")
+    assert page.input_value("#option-quality") == "9"
+    finest = downloaded(page, "#get-sempic")
+    opened(page, "again.png", new)
+    assert downloaded(page, "#get-sempic") == finest
+
+
+def test_what_is_opened_last_is_shown(visit):
+    page = visit()
+    held = []
+    hold_next_picture(page)
+    choose(page, "slow.png", png())
+    wait_until(page, "Boolean(window.release)")
+    page.wait_for_timeout(300)  # for its answer
+    page.route("**/info", lambda r: r.continue_() if held else held.append(r))
+    choose(page, "last.sempic", stream())
+    page.wait_for_timeout(100)
+    page.evaluate("release()")
+    page.wait_for_timeout(300)
+    held[0].continue_()
+    wait_until_idle(page)
+    page.unroute("**/info")
+    assert page.text_content("h1").startswith("last.sempic")
+    assert downloaded(page, "#get-sempic") == stream()
+
+
+def test_a_late_picture_of_the_file_before_is_dropped(visit):
+    page = visit()
+    opened(page, "before.sempic", stream())
+    assert downloads(page, "#get-png")
+    hold_next_picture(page)
+    page.evaluate("void attempt(decode)")
+    wait_until(page, "Boolean(window.release)")
+    choose(page, "bare.sempic", sempic.pack(width=256, height=192, labels=LABELS))
+    wait_until(page, "document.title.startsWith('bare')")
+    page.evaluate("release()")
+    wait_until_idle(page)
+    assert page.is_disabled("#strip [data-view=decoded]")
+    assert not downloads(page, "#get-png")  # that of the file before is gone
+
+
+def test_a_file_that_the_browser_cannot_read_is_named(visit):
+    page = visit()
+    page.evaluate("""() => {
+        const folder = new File([""], "folder")
+        folder.slice = () => { throw new DOMException("it is no file", "NotReadableError") }
+        return openFile(folder)
+    }""")
+    assert page.text_content("#toast span") == "folder: it is no file"
+
+
+def test_waiting_for_the_server_is_shown_until_it_is_over(visit):
+    page = visit()
+    refused = []
+
+    def busy_once(route):
+        if refused:
+            return route.continue_()
+        refused.append(route)
+        route.fulfill(status=429, headers={"Retry-After": "1"}, body="{}")
+
+    page.evaluate("""() => {
+        window.said = []
+        new MutationObserver(() => said.push($("times").textContent))
+            .observe($("times"), {childList: true})
+    }""")
+    page.route("**/compare?*", busy_once)
+    opened(page, "photo.png", png())
+    page.unroute("**/compare?*")
+    said = page.evaluate("said")
+    assert any("busy" in text for text in said)
+    assert said[-1].startswith("On the server: ")
+
+
+def test_the_page_recovers_from_a_server_that_did_not_answer(visit):
+    page = visit()
+    page.route("**/info", lambda route: route.abort())
+    page.reload()
+    wait_until_idle(page)
+    page.unroute("**/info")
+    assert page.text_content("#toast span") == "The server does not answer."
+    assert page.is_disabled("#link")
+    assert page.is_disabled("#edit")
+    opened(page, "photo.png", png())
+    assert page.text_content("h1").startswith("photo.png")
+    assert page.is_hidden("#toast")
+
+
 def test_an_error_is_shown_and_the_last_picture_stays(visit, url):
     page = visit()
     opened(page, "drawing.png", png())
@@ -507,24 +636,24 @@ def test_after_an_error_the_controls_say_what_is_shown(visit):
     page = visit()
     opened(page, "photo.png", png())
 
-    def change(which, key, verb):
-        page.route(f"**/{verb}?*", lambda route: route.fulfill(status=502, body="<html>"))
+    def change(which, key, verb, body):
+        page.route(f"**/{verb}?*", lambda route: route.fulfill(status=502, body=body))
         page.focus(which)
         page.keyboard.press(key)
         wait_until_idle(page)
         page.unroute(f"**/{verb}?*")
         assert "answered with status 502" in page.text_content("#toast span")
 
-    change("#option-quality", "End", "encode")
+    change("#option-quality", "End", "encode", "<html>")
     assert page.input_value("#option-quality") == "5"
-    change("#option-steps", "End", "decode")
+    change("#option-steps", "End", "decode", '{"detail": "of a proxy"}')
     assert page.input_value("#option-steps") == "1"
     page.focus("#option-quality")
     page.keyboard.press("End")
     wait_until_idle(page)
     assert page.input_value("#option-quality") == "9"
     before = downloaded(page, "#get-sempic")
-    change("#option-quality", "Home", "encode")
+    change("#option-quality", "Home", "encode", "null")
     assert page.input_value("#option-quality") == "9"
     assert downloaded(page, "#get-sempic") == before
 

@@ -186,6 +186,14 @@ def test_relabel_replaces_the_map(client):
     refused(client.post("/relabel", files={"sempic": stream()}), 422, "InputError", "labels")
 
 
+def test_a_part_of_a_form_that_is_no_file_is_named(client):
+    form = {"sempic": (None, stream()), "labels": ("map.png", png(LABELS))}
+    answer = client.post("/relabel", files=form)
+    refused(answer, 422, "InputError", "sempic: sent as text", "-F sempic=@FILE")
+    answer = client.post("/relabel", data={"sempic": "a", "labels": "b"})
+    refused(answer, 422, "InputError", "sempic: sent as text")
+
+
 @pytest.mark.parametrize("path", ["encode", "film", "decode", "info", "compare?bytes=900"])
 def test_a_form_instead_of_a_file_is_named(client, path):
     """As of `curl -F file=@photo.jpg`."""

@@ -249,8 +249,12 @@ async def relabel(
         bytes, File(description="The new map: an 8-bit grey or palette picture of ids.")
     ],
 ) -> Response:
-    if len((await request.form()).multi_items()) > 2:
+    parts = (await request.form()).multi_items()
+    if len(parts) > 2:
         raise InputError("the form has more than one sempic and one labels")
+    for name, part in parts:
+        if isinstance(part, str):  # the bytes of a part without a file name are lost: it is text
+            raise InputError(f"{name}: sent as text, not as a file: curl -F {name}=@FILE")
     done = await _run(request, "relabel", sempic, labels)
     return _answer(done, done.value, kind=SEMPIC)
 
