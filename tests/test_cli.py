@@ -258,6 +258,7 @@ def test_a_target_beyond_the_finest_level_is_reported(photo, capsys):
         ("decode a.sempic -o b.png --samples 3", "--samples is for --uncertainty"),
         ("decode a.sempic -o b.png --uncertainty u", "--uncertainty: cannot write pictures of"),
         ("decode a.sempic --uncertainty u.png --manifest m", "not with --only or --manifest"),
+        ("decode none -o out", "none: cannot read: No such file"),
         ("decode a.sempic -o b --steps 99", "type (no suffix); the name of a folder ends in /"),
         ("decode a.sempic -o b.png --images .jpg", "--images is for folders and tars; -o names"),
         ("decode a.sempic --images .xyz", "--images: cannot write pictures of type .xyz"),
@@ -428,6 +429,38 @@ def test_json(photo, capsys):
 class Pipe:
     def __init__(self, data=b""):
         self.buffer = io.BytesIO(data)
+
+
+class Terminal(io.BytesIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "command"),
+    [
+        ("input", "encode - -o b.sempic"),
+        ("input", "encode - --sequence -o b.sempic"),
+        ("input", "decode - -o b.png"),
+        ("input", "info -"),
+        ("output", "encode photo.png -o -"),
+        ("output", "encode frames --sequence -o -"),
+        ("output", "decode a.sempic -o -"),
+    ],
+)
+def test_bytes_neither_come_from_a_terminal_nor_go_to_one(
+    stream, command, photo, monkeypatch, capsys
+):
+    Path("a.sempic").write_bytes(sempic.pack(width=64, height=48, labels=LABELS))
+    Path("frames").mkdir()
+    picture("frames/0.png")
+    terminal = Pipe()
+    terminal.buffer = Terminal()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, f"std{stream[:-3]}", terminal)
+        assert cli.main(command.split()) == 2
+    assert terminal.buffer.getvalue() == b""
+    one_line(capsys, f"standard {stream} is a terminal")
 
 
 @pytest.mark.parametrize("command", ["encode photo.png", "info a.sempic", "compare a b"])

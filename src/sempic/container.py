@@ -153,7 +153,8 @@ def read(stream: bytes, *, max_pixels: int = MAX_PIXELS) -> Container:
         size, kind = divmod(head, 16)
         if size > end - at:
             raise TruncatedStream(
-                f"chunk type {kind} claims {size} bytes at byte {at}, {end - at} are left"
+                f"the stream ends early: chunk type {kind} claims {size} bytes at byte {at}, "
+                f"{end - at} are left"
             )
         count[kind] += 1
         if count[kind] <= 2:  # a third adds nothing but memory

@@ -65,7 +65,10 @@ class Job:
     def check(self) -> None:
         """Raises OutputError if the target cannot be written; before long work."""
         target = self.target
-        if target is None or target == STDOUT or not is_local(target):
+        if target == STDOUT:
+            need_stdout(for_bytes=True)
+            return
+        if target is None or not is_local(target):
             return
         with refused(OutputError, f"{target}: cannot write"):  # a name that is too long, say
             if files.is_stream(target):
@@ -462,21 +465,26 @@ def is_stdout(target: Path | None) -> bool:
 
 
 def stdin() -> Any:
-    """Standard input as a buffered file of bytes. Raises InputError if it is closed."""
+    """Standard input as a buffered file of bytes. Raises InputError if it is closed, or a terminal,
+    which would wait for bytes that nobody types."""
     if sys.stdin is None:
         raise InputError("standard input is closed")
+    if sys.stdin.buffer.isatty():
+        raise InputError("standard input is a terminal; pipe a file into it, or name one")
     return sys.stdin.buffer
 
 
-def need_stdout() -> None:
-    """Raises OutputError if standard output is closed."""
+def need_stdout(*, for_bytes: bool = False) -> None:
+    """Raises OutputError if standard output is closed, or a terminal and meant for bytes."""
     if sys.stdout is None:
         raise OutputError("standard output is closed")
+    if for_bytes and sys.stdout.buffer.isatty():
+        raise OutputError("standard output is a terminal; name a file with -o, or redirect it")
 
 
 def to_stdout(data: bytes) -> None:
     """Write to standard output. Raises OutputError, or BrokenPipeError if the reader has gone."""
-    need_stdout()
+    need_stdout(for_bytes=True)
     try:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()

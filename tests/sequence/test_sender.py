@@ -124,8 +124,12 @@ def test_key_frames_have_a_map_where_a_single_picture_has_one(monkeypatch, fault
     assert (sempic.unpack(single).labels is not None) == sent
 
 
-def test_a_missing_map_is_reported_once(monkeypatch):
-    sure = iter((190, 255, 180, 255, 170))
+@pytest.mark.parametrize(
+    ("confidences", "said"),
+    [((190, 255, 180, 255, 170), "map: "), ((255, 190, 180, 255, 170), "map from 0.1 s on: ")],
+)
+def test_a_missing_map_is_reported_once(confidences, said, monkeypatch):
+    sure = iter(confidences)
 
     class Wavering(FakeSegmenter):
         voids = True
@@ -139,8 +143,9 @@ def test_a_missing_map_is_reported_once(monkeypatch):
     with pytest.warns(sempic.SempicWarning) as told:
         pieces = list(sequence.encode(FRAMES[:5], codec=api.Codec(), key_interval=0.1))
     assert len(told) == 1
+    assert str(told[0].message).startswith(f"sent without a label {said}")
     has_map = [m.scene.labels is not None for m in sequence.Unpacker().moments(pieces)]
-    assert has_map == [False, True, False, True, False]
+    assert has_map == [value == 255 for value in confidences]
 
 
 @pytest.mark.parametrize("moves", [True, False])

@@ -187,6 +187,10 @@ def test_invalid_rates_are_refused(capsys, text):
         ("encode drive.mp4 --keep sign", "--keep is for pictures"),
         ("encode drive.mp4 --jobs 2", "--jobs is for pictures"),
         ("encode drive.mp4 drive.mp4", "one video at a time"),
+        (
+            "encode photo.png photo.png --sequence",
+            "time; pictures that are its frames are named as a",
+        ),
         ("encode photo.png --bitrate 16k", "--bitrate is for videos"),
         ("encode photo.png --fps 5", "--fps is for videos"),
         ("encode text.mp4", "text.mp4: not a video"),

@@ -9,7 +9,7 @@ from sempic.commands import COMMANDS, parsers, train
 from sempic.jobs import need_stdout
 
 _HELP = (
-    "Prints a script for your shell (needs the extra completion). Its place depends on the shell:"
+    "Prints a script for your shell (needs the extra completion). The examples say where to put it."
 )
 _EXAMPLES = """
 examples:

@@ -8,7 +8,7 @@ from pathlib import Path
 from sempic import batch, fields
 from sempic.commands import _files, _sequence
 from sempic.errors import InputError, naming
-from sempic.jobs import TAR, find, is_unnamed
+from sempic.jobs import TAR, exists, find, is_unnamed
 from sempic.options import DecodeOptions
 
 _HELP = (
@@ -71,8 +71,10 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--uncertainty is for one file, and not with --only or --manifest")
     named = {"--uncertainty": work.uncertainty, "--images": f"x{work.ending}"}
     for job in jobs[:1]:  # only a single target is named by the user
-        # An empty file may have been a sequence: its error is that it is empty.
-        if not job.is_tar and not is_unnamed(job.target) and not _sequence.is_empty(job.name):
+        # A file that is missing or empty may have been a folder or a sequence: its error says so.
+        is_there = job.source is None or exists(job.source)
+        is_plain = not job.is_tar and not is_unnamed(job.target)
+        if is_plain and is_there and not _sequence.is_empty(job.name):
             named[f"{job.name}: {job.target}"] = str(job.target)
     for what, name in named.items():
         if name is not None:

@@ -243,7 +243,9 @@ class Sender:
             prediction = self._predict(pixels)
             why = prediction.reason_for_no_map()
         if why is not None and not self._missing_map_reported:
-            warn(f"sent without a label map: {why}")
+            seconds = float((self._packer.number if self._packer else 0) / self._rate)
+            since = f" from {seconds:.1f} s on" if seconds else ""
+            warn(f"sent without a label map{since}: {why}")
             self._missing_map_reported = True
         return _Form(halved, why is None), prediction
 

@@ -49,7 +49,7 @@ def sequence_writer(target: str) -> Iterator[Callable[[bytes], None]]:
     """Writes bytes to a file or standard output at once. After an error or an interruption the
     frames until then stay, at the target or, if a file was there, beside it."""
     if target == "-":
-        need_stdout()
+        need_stdout(for_bytes=True)
         yield to_stdout
         return
     from sempic.sequence.video import Growing
