@@ -65,6 +65,7 @@ def test_the_bytes_follow_the_specification():
         Container(width=341, height=256, palette=1, model=2, labels=b"ab", coarse=b"xyz")
     )
     assert stream == sealed(bytes.fromhex("e553 01 d502 8002 21") + b"\x32xyz" + b"\x21ab")
+    assert STREET.startswith(HEADER)
 
 
 def test_overhead_is_16_bytes():
@@ -121,6 +122,7 @@ def test_any_bytes_are_read_or_refused(noise):
 @pytest.mark.parametrize("spelling", ["8100", "808000", "ffffffff7f", "808080808001", "8080808010"])
 def test_varints_are_minimal(spelling):
     """They are also below 2^32."""
+    assert (varint(127), varint(128)) == (b"\x7f", b"\x80\x01")
     body = b"\xe5S\x01" + bytes.fromhex(spelling) + b"\x01\x01" + chunk(1)
     with pytest.raises(CorruptStream, match="number"):
         read(sealed(body))
@@ -145,6 +147,13 @@ def test_a_tiny_file_cannot_claim_a_huge_picture():
     with pytest.raises(LimitExceeded):
         read(STREET, max_pixels=341 * 256 - 1)
     assert read(STREET, max_pixels=341 * 256) == read(STREET)
+    square, taller = (
+        write(Container(width=8192, height=height, palette=1, labels=b""))
+        for height in (8192, 8193)
+    )
+    assert read(square).height == 8192
+    with pytest.raises(LimitExceeded, match="limit of 67108864 pixels"):
+        read(taller)
 
 
 def test_a_chunk_longer_than_the_file_is_refused():

@@ -123,7 +123,8 @@ def test_the_counts_of_a_receipt_saturate():
 
 @pytest.mark.parametrize("count", [0, 1000, 65534])
 def test_no_receipt_exceeds_its_maximum_size(count):
-    table = critical.table("critical", {"Füchse": ["fox"], "signs": ["sign"]})
+    groups = {"Füchse": ["fox"]} | {f"signs {number}": ["sign"] for number in range(20)}
+    table = critical.table("critical", groups)
     one = Receipt(
         verifier="01234567",
         table=table.digest,

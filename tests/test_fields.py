@@ -33,6 +33,7 @@ def test_fields_become_options(capsys):
     shown = capsys.readouterr().out
     for words in ("What it does.", "how many; default 3", "width; default 4 5", "100 % loud"):
         assert words in shown
+    assert "default False" not in shown
 
 
 @pytest.mark.parametrize("argv", ["", "a --count no", "a --count 0", "a --size 1", "a --what"])

@@ -12,7 +12,7 @@ import sempic.pillow
 from sempic import api, batch, cli, commands, fields
 from sempic.errors import InputError
 from sempic.options import DecodeOptions, EncodeOptions
-from sempic.palette import BY_NAME
+from sempic.palette import BY_NAME, CAMVID, CITYSCAPES
 
 KINDS = {"encode": EncodeOptions, "decode": DecodeOptions}
 NAMES = {name: set(fields.of(kind)) for name, kind in KINDS.items()}
@@ -109,6 +109,27 @@ def test_classes_are_any_collection_of_names():
             EncodeOptions(keep=wrong)
 
 
+def test_a_palette_is_named_by_name_or_id():
+    for palette, known in ((None, CAMVID), ("cityscapes", CITYSCAPES), (2, CITYSCAPES)):
+        options = EncodeOptions(palette=palette)
+        assert (options.palette, options.known_palette) == (palette, known)
+
+
+def test_options_name_their_files(tmp_path):
+    balls, groups = (str(tmp_path / name) for name in ("balls.json", "groups.json"))
+    (tmp_path / "balls.json").write_text('{"name": "balls", "classes": [{"name": "ball"}]}')
+    (tmp_path / "groups.json").write_text('{"balls": ["ball"]}')
+    assert EncodeOptions(palette="camvid").files == ()
+    assert EncodeOptions(palette=balls).files == (balls,)
+    assert EncodeOptions(check=True, critical=groups).files == (groups,)
+    assert EncodeOptions(palette=balls, check=True, critical=groups).files == (balls, groups)
+
+
+def test_either_target_chooses_the_quality():
+    wishes = ({}, {"target_bpp": 0.1}, {"target_bytes": 100})
+    assert [EncodeOptions(**wish).targeted for wish in wishes] == [False, True, True]
+
+
 def test_a_palette_file_may_be_any_path_object(tmp_path):
     path = tmp_path / "balls.json"
     with pytest.raises(InputError, match=r"balls\.json: not a palette file"):
@@ -131,9 +152,13 @@ def test_the_help_of_palette_names_those_of_label_maps_apart():
 def test_the_options_of_the_command_line_are_the_checked_ones(capsys):
     parser = commands.parsers("encode")[1]["encode"]
     given = "a.png -q 3 --importance car=2 --importance person=inf --label-quality lossless"
+    given += " --keep-box 1,2,3,4 --keep-box 5,6,1,1"
     args = parser.parse_args(given.split())
     assert EncodeOptions(**fields.from_args(args, EncodeOptions)) == EncodeOptions(
-        quality=3, importance={"car": 2.0, "person": float("inf")}, label_quality="lossless"
+        quality=3,
+        importance={"car": 2.0, "person": float("inf")},
+        label_quality="lossless",
+        keep_boxes=((1, 2, 3, 4), (5, 6, 1, 1)),
     )
     for wrong, said in (
         ("--label-quality 9", "label_quality is 1…5 or lossless, not 9"),

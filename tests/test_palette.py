@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sempic import palette
-from sempic.errors import InputError
+from sempic.errors import InputError, LabelMapError
 from sempic.palette import (
     BY_NAME,
     CAMVID,
@@ -48,6 +48,28 @@ def test_paint():
     painted = CAMVID.paint(np.array([[0, 3], [11, 10]], np.uint8))
     assert painted.dtype == np.uint8
     assert painted.tolist() == [[[128, 128, 128], [128, 64, 128]], [[0, 0, 0], [0, 128, 192]]]
+
+
+@pytest.mark.parametrize("palette", PALETTES.values(), ids=lambda p: p.name)
+def test_unpaint_inverts_paint(palette):
+    """Ids of one colour become the lowest of them."""
+    ids = np.arange(len(palette.classes), dtype=np.uint8)[None]
+    lowest = [[palette.colours.index(colour) for colour in palette.colours]]
+    assert palette.unpaint(palette.paint(ids)).tolist() == lowest
+    strange = palette.paint(ids)
+    strange[0, 1] = 1, 2, 3
+    with pytest.raises(LabelMapError, match=rf"\(1, 2, 3\) is not a colour of {palette.name}"):
+        palette.unpaint(strange)
+
+
+def test_ids_of_files_become_ids_of_the_palette():
+    ids = np.array([[0, 7, 200, 255]], np.uint8)
+    for known, last in ((CAMVID, 11), (CITYSCAPES, 19), (CITYSCAPES_FULL, 34), (INDICES, 255)):
+        assert known.settle(ids).tolist() == [[0, 7, 200, last]]
+    assert CAMVID.settle(ids, 7).tolist() == [[0, 11, 200, 11]]
+    assert CITYSCAPES_FULL.settle(ids, 255).tolist() == [[0, 7, 200, 0]]
+    with pytest.raises(InputError, match="palette indices has no void that 7 could become"):
+        INDICES.settle(ids, 7)
 
 
 def test_other_palettes_convert_to_camvid():
@@ -93,6 +115,8 @@ def test_a_custom_palette(tmp_path):
     assert palette.from_description("camvid") is CAMVID
     assert CAMVID.identity is None
     assert toys.identity == "toys#" + toys.identity[-8:]
+    many = palette.own("many", [(str(number), (0, 0, 0)) for number in range(126)])
+    assert many.known == many.void == 126
     with pytest.raises(InputError, match="another palette called toys"):
         palette.own("toys", [("table", (0, 0, 0)), ("ball", (0, 0, 0))])
 

@@ -39,7 +39,10 @@ def test_regions_and_their_covered_shares_agree_with_scipy(seed):
 
 
 def test_an_empty_mask_has_no_object():
-    assert objects.regions(np.zeros((5, 7), bool), 0) == []
+    mask = np.zeros((5, 7), bool)
+    assert objects.regions(mask, 0) == []
+    mask[2, 3] = True
+    assert [region.size for region in objects.regions(mask, 0)] == [1]
 
 
 def test_lost_and_invented_objects_have_places():

@@ -249,6 +249,14 @@ def test_a_tiny_file_cannot_claim_a_huge_picture():
         coarse.decode(file)
 
 
+@pytest.mark.parametrize("side", [127, 128, 16383, 16384])
+def test_numbers_have_one_spelling(side):
+    spelling = bpg._ue7(side)
+    assert coarse.open(SMALL[:6] + 2 * spelling + SMALL[8:]).size == (side, side)
+    with pytest.raises(CorruptStream, match="longer than need be"):
+        coarse.open(SMALL[:6] + b"\x80" + 2 * spelling + SMALL[8:])
+
+
 @pytest.mark.parametrize(
     ("at", "value", "what"),
     [(4, 0x00, "pixel format 0"), (4, 0x40, "pixel format 2"), (4, 0x22, "10 bits"),

@@ -84,6 +84,11 @@ def test_downscale_averages_blocks(rgb, factor):
         assert np.abs(small[y, x] - mean).max() <= 0.5 + 1e-6
 
 
+@pytest.mark.parametrize("factor", [16, 17, 40])
+def test_sums_of_large_blocks_do_not_overflow(factor):
+    assert (coarse.downscale(np.full((40, 40, 3), 255, np.uint8), factor) == 255).all()
+
+
 @given(st.integers(1, 600), st.integers(1, 600), st.integers(1, 16))
 def test_factor_is_found_from_the_sizes(width, height, factor):
     found = coarse.factor(width, height, -(-width // factor), -(-height // factor))

@@ -3,6 +3,7 @@ import torch
 from streets import TINY, trained
 
 from sempic.diffusion import edm
+from sempic.models import RENOISE
 from sempic.networks.compact import CompactNet, one_hot
 
 
@@ -25,6 +26,29 @@ def test_sigmas_fall_from_the_maximum():
         assert levels[0].item() == pytest.approx(0.8)
         assert (levels.diff() < 0).all()
         assert (levels >= edm.SIGMA_MIN).all()
+
+
+def test_noise_levels_of_training_are_log_normal():
+    drawn = edm.draw_sigma(20_000, torch.Generator().manual_seed(0)).log()
+    assert (drawn.mean().item(), drawn.std().item()) == pytest.approx((-1.1, 1.0), abs=0.02)
+    drawn = edm.draw_sigma(20_000, torch.Generator().manual_seed(0), mean=0.4, std=2.0).log()
+    assert (drawn.mean().item(), drawn.std().item()) == pytest.approx((0.4, 2.0), abs=0.04)
+
+
+def test_each_step_begins_with_the_last_estimate_and_noise_of_its_level(monkeypatch):
+    noisy = []
+
+    def estimate(network, given, *rest):
+        noisy.append(given)
+        return torch.full_like(given, 5)
+
+    monkeypatch.setattr(edm, "denoise", estimate)
+    levels, drawn = torch.tensor([0.8, 0.2]), torch.Generator().manual_seed(0)
+    assert len([*edm.sample(None, torch.zeros(1, 3, 8, 8), void(1, 32), levels, drawn)]) == 2
+    drawn = torch.Generator().manual_seed(0)
+    first, second = (edm.draw((1, 3, 32, 32), torch.device("cpu"), drawn) for _ in range(2))
+    torch.testing.assert_close(noisy[0], 0.8 * first)
+    torch.testing.assert_close(noisy[1], 5 + RENOISE * 0.2 * second)
 
 
 def test_only_the_last_step_of_a_sample_has_a_gradient():

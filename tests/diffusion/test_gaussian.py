@@ -180,8 +180,9 @@ def test_losses_are_combined_as_in_the_original():
 def test_network_time_is_the_original_timestep():
     part = make_diffusion(DiffusionConfig(), "20", 200)
     assert part.network_time(torch.tensor([0, 3])).tolist() == [0, 158]
-    part = make_diffusion(DiffusionConfig(steps=500, rescale_timesteps=True), "5")
-    assert part.network_time(torch.tensor([0, 4])).tolist() == [0, 998]
+    for rescaled, last in (({}, 499), ({"rescale_timesteps": True}, 998)):
+        part = make_diffusion(DiffusionConfig(steps=500, **rescaled), "5")
+        assert part.network_time(torch.tensor([0, 4])).tolist() == [0, last]
 
 
 def test_tables_are_copied_to_a_device_once(monkeypatch):

@@ -93,3 +93,10 @@ def test_the_loss_aware_sampler_follows_the_last_losses():
     for name, tensor in other.memory.items():
         tensor.copy_(sampler.memory[name])
     np.testing.assert_array_equal(other.probability(), p)
+
+
+def test_the_loss_aware_sampler_takes_losses_of_any_scale():
+    for losses, expected in (([1e-6, 3e-6], [0.3, 0.7]), ([0.0, 0.0], [0.5, 0.5])):
+        sampler = LossSecondMomentSampler(2, history=1, uniform_share=0.2)
+        sampler.update(range(2), losses)
+        np.testing.assert_allclose(sampler.probability(), expected)

@@ -159,6 +159,14 @@ def test_a_page_that_cannot_be_written_is_refused_before_the_work(versions, monk
     assert "a.webp/page.html: cannot write: Not a directory" in capsys.readouterr().err
 
 
+def test_streams_are_decoded_in_as_many_steps_as_wanted(versions, capsys):
+    found = []
+    for steps in ("1", "90"):
+        assert compare("c.sempic", "--steps", steps, "--json") == 0
+        found.append(json.loads(capsys.readouterr().out)[0]["psnr"])
+    assert found[0] != found[1]
+
+
 def test_a_stream_of_a_prior_needs_this_prior(versions, capsys):
     picture, labels = street(48, 64)
     prior = write_prior(versions / "mine.npz", sempic.PALETTES[1], labels)

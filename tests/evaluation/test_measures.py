@@ -167,6 +167,7 @@ def test_the_figures_of_a_jpeg_stand_beside_those_of_a_codec(judge):
     assert found["objects"]["all"] == car
     assert found["objects_kept"] == pytest.approx(1 / 3)
     assert found["objects_invented"] == pytest.approx(1 / 3)
+    assert [f.text(found) for f in METRICS["objects"].figures] == ["0.333", "0.333"]
     heads, mine, beside = METRICS["objects"].details([("mine", found)])
     assert heads[heads.index("vehicles: 3")] in heads
     assert (mine[3], beside[3]) == ("1 / 1", "3 / 0")
@@ -185,6 +186,7 @@ def test_only_objects_of_the_human_map_are_confirmed(judge):
     assert found["objects"]["all"]["there"] == 6
     assert found["confirmed"]["vehicles"] == (1, 2)
     assert found["confirmed_kept"] == 0.5
+    assert [f.text(found) for f in METRICS["confirmed"].figures] == ["0.500"]
     heads, mine, beside = METRICS["confirmed"].details([("mine", found)])
     assert (heads[3], mine[3], beside[3]) == ("vehicles: 2", "1", "2")
     without = measure.reference(painted((10, 10)))
@@ -197,6 +199,14 @@ def test_a_pedestrian_is_confirmed_by_a_rider_but_not_by_a_car():
     for truth, seen in ((man, 1), (rider, 1), (car, 0)):
         changes = objects.confirmed(man, man, truth, CAMVID)
         assert changes["people"].tally == Tally(seen, 0, 0)
+
+
+@pytest.mark.parametrize(("rows", "seen"), [(4, 1), (3, 0)])
+def test_a_human_map_confirms_an_object_by_at_least_40_per_cent(rows, seen):
+    car, nothing, truth = map_of(CAR), map_of(), map_of(("car", 10, 10, rows, 20))
+    for after, lost in ((car, 0), (nothing, seen)):
+        changes = objects.confirmed(car, after, truth, CAMVID)
+        assert changes["vehicles"].tally == Tally(seen, lost, 0)
 
 
 def test_counts_of_pictures_add_up(judge):

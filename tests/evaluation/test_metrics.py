@@ -67,6 +67,7 @@ def test_fid_is_that_of_the_formula(sizes):
 def test_fid_and_kid_of_one_picture_are_errors(distance):
     with pytest.raises(InputError, match="two pictures"):
         distance(np.zeros((1, 4)), np.zeros((5, 4)))
+    assert np.isfinite(distance(np.eye(2, 4), np.eye(2, 4)))
 
 
 @pytest.mark.parametrize("sizes", [(9, 9), (9, 6)])
@@ -91,6 +92,7 @@ def test_bootstrap_intervals_have_the_width_of_the_normal():
     assert low < values.mean() < high
     assert high - low == pytest.approx(2 * 1.96 * 2 / np.sqrt(400), rel=0.2)
     assert metrics.bootstrap(values) == (low, high)  # the same each time
+    assert all(metrics.bootstrap(only)[1] > 0.2 for only in np.eye(5))  # each picture is drawn
     matrices = np.tile(np.eye(2, 3, dtype=np.int64), (10, 1, 1))
     assert metrics.bootstrap(matrices, metrics.miou) == (1, 1)
 

@@ -219,6 +219,13 @@ def test_info_adds_up():
     assert (found["width"], found["height"], found["frames"], found["keys"]) == (64, 48, 8, 2)
     assert found["bytes"] == len(data) == sum(found["chunks"].values()) + found["overhead"]
     assert found["kbps"] == pytest.approx(8 * len(data) / 0.8 / 1000)
+    assert found["bpp"] == pytest.approx(8 * len(data) / (8 * 64 * 48))
+    frames = frames_of(PIECES)
+    assert found["sizes"] == [frame.size for frame in frames]
+    assert found["chunks"] == {
+        "coarse": sum(len(frame.coarse) for frame in frames),
+        "labels": sum(len(frame.labels or b"") for frame in frames),
+    }
     with pytest.raises(errors.CorruptStream, match="head"):
         info(data[:9])
 
@@ -228,6 +235,15 @@ def test_info_counts_the_frames_that_are_decoded():
     data = b"".join(PIECES)
     moments, _ = unpack([data + data])
     assert info(data + data)["frames"] == len(moments) == 8
+
+
+def test_info_counts_damaged_and_lost_frames():
+    pieces = [bytearray(piece) for piece in PIECES]
+    for number in (2, 6):
+        pieces[number][-3] ^= 1
+    found = info(b"".join(pieces))
+    assert (found["damaged"], found["frames"], found["lost"]) == (2, 8, len({2, 3, 4, 6, 7}))
+    assert info(b"".join(PIECES)[:-2])["damaged"] == 1  # cut short
 
 
 HALF_CHROMA = coarse.from_rgb(coarse.downscale(SCENES[0][0], 4), "420")

@@ -31,6 +31,19 @@ def test_a_simulated_coder_keeps_to_the_rate(wanted):
         assert np.mean(total[start : start + 100]) * 10 == pytest.approx(wanted, rel=0.15)
 
 
+@pytest.mark.parametrize(("interval", "most"), [(1, 3300), (3, 9900), (10, 9900)])
+def test_a_key_frame_takes_a_third_of_the_window_or_of_its_interval(interval, most):
+    bucket = Bucket(10e3, 10, interval)
+    assert not bucket.too_large(most)
+    assert bucket.choose(key=True) == 36
+    assert bucket.too_large(2 * most)
+    assert bucket.choose(key=True) == 41  # half the bits
+    assert bucket.too_large(most + 1)
+    assert bucket.choose(key=True) == 42
+    bucket.qp = 48
+    assert not bucket.too_large(2 * most)  # there is no coarser one
+
+
 @pytest.mark.parametrize("parity", [0.0, 0.25])
 def test_fine_frames_leave_no_debt(parity):
     """A short stream keeps to its rate, and ends there if fine frames stop."""
@@ -44,6 +57,19 @@ def test_fine_frames_leave_no_debt(parity):
     wanted = 16e3 / (1 + parity)
     assert 10 * np.mean(sent[:90]) == pytest.approx(wanted, rel=0.03)
     assert 10 * np.mean(sent[100:]) == pytest.approx(wanted, rel=0.03)
+
+
+@pytest.mark.parametrize("expected", [0.0, 0.25])
+def test_parity_counts_in_the_rate_once(expected):
+    """It comes each four seconds, whether expected or not."""
+    bucket, frames, sent = Bucket(16e3, 10, parity=expected), [], []
+    for t in range(400):
+        coarse = int(1500 * 2 ** ((34 - bucket.choose(key=t == 0)) / 6))
+        frames.append(coarse + 200)
+        parity = sum(frames[-40:]) // 4 if t % 40 == 39 else 0
+        bucket.put(frames[-1], coarse, key=t == 0, parity=parity)
+        sent.append(frames[-1] + parity)
+    assert 10 * np.mean(sent[200:]) == pytest.approx(16e3, rel=0.03)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 10])

@@ -126,6 +126,13 @@ def test_rectangles_cover_the_cells_exactly_once(cells):
     assert np.array_equal(count, cells)
 
 
+def test_the_largest_rectangle_is_taken_first():
+    cells = np.zeros((5, 4), bool)
+    cells[0, :3] = cells[:, 0] = True
+    assert layout.rectangles(cells) == [Place(0, 0, 1, 5), Place(1, 0, 2, 1)]
+    assert layout.rectangles(cells.T) == [Place(0, 1, 1, 2), Place(0, 0, 5, 1)]
+
+
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=30))
 def test_nothing_overlaps_in_an_atlas(sizes):
     places, width, height = layout.atlas(sizes)
