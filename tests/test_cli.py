@@ -259,6 +259,7 @@ def test_a_target_beyond_the_finest_level_is_reported(photo, capsys):
         ("decode a.sempic -o b.png --uncertainty u", "--uncertainty: cannot write pictures of"),
         ("decode a.sempic --uncertainty u.png --manifest m", "not with --only or --manifest"),
         ("decode none -o out", "none: cannot read: No such file"),
+        ("encode none/photo.png", "none/photo.png: cannot read: No such file"),
         ("decode a.sempic -o b --steps 99", "type (no suffix); the name of a folder ends in /"),
         ("decode a.sempic -o b.png --images .jpg", "--images is for folders and tars; -o names"),
         ("decode a.sempic --images .xyz", "--images: cannot write pictures of type .xyz"),

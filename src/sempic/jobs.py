@@ -70,6 +70,8 @@ class Job:
             return
         if target is None or not is_local(target):
             return
+        if self.source is not None and is_local(self.source) and not exists(self.source):
+            return  # `read` says so, and not that its folder cannot be written
         with refused(OutputError, f"{target}: cannot write"):  # a name that is too long, say
             if files.is_stream(target):
                 return
