@@ -70,6 +70,9 @@ def test_the_report_agrees_with_the_codecs_and_nothing_is_coded_twice(folder, mo
     for title in ("mIoU", "PSNR, dB", "pixel accuracy", "agreement"):  # each with its curves
         assert f">{title}<tspan" in page
     assert not re.search(r"(src|href)=['\"](?!data:)", page)  # opens offline
+    assert "At the rates that were asked for." in page  # there is no codec of ours
+    assert "<th>PSNR, dB ↑</th>" in page
+    assert "of JPEG, progressive. Each codec is at its point nearest to" in page
     assert (folder / "a/rd.svg").read_text().startswith("<svg")
     printed = capsys.readouterr().out
     assert printed == (folder / "a/summary.md").read_text()
