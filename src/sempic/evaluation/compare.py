@@ -119,7 +119,7 @@ def _page(paths: Sequence[Path], found: Sequence[dict[str, Any]], shown: Sequenc
         "<div class='stage' tabindex='0' role='slider' aria-label='share of the left version' "
         "aria-valuenow='50'><img alt=''><div class='over'><img alt=''></div>"
         "<div class='bar'></div></div><h2>Figures</h2>"
-        + markup.table(["", "bytes", "bpp", *markup.heads(columns)], rows)
+        + markup.table(["", "bytes", "bpp", *markup.heads(columns, {})], rows)
         + "".join(map(markup.table_of_texts, details([(line["path"], line) for line in found])))
     )
     script = f"const pictures = [{embeds}];{markup.resource('slide.js')}"

@@ -76,9 +76,9 @@ def table_of_texts(rows: Sequence[Sequence[str]]) -> str:
     return table(heads, [("", [html.escape(cell) for cell in row]) for row in rest])
 
 
-def heads(figures: Sequence[Figure]) -> list[str]:
-    """The title of each figure, with an arrow where the better ones are."""
-    return [f"{figure.title} {'↓' if figure.lower else '↑'}" for figure in figures]
+def heads(figures: Sequence[Figure], row: Row) -> list[str]:
+    """`Figure.head` of each figure, with an arrow to the better values."""
+    return [f"{figure.head(row)} {'↓' if figure.lower else '↑'}" for figure in figures]
 
 
 def marked(rows: Sequence[Row], figures: Sequence[Figure]) -> list[list[str]]:

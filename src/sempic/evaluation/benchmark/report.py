@@ -96,7 +96,7 @@ def _matched(results: Results) -> str:
         lines = [line for line in results.matched if line["bpp"] == bpp]
         for line, cells in zip(lines, markup.marked(lines, figures), strict=True):
             rows.append(_line(results, line["codec"], *cells))
-    return markup.table(["", *markup.heads(figures)], rows)
+    return markup.table(["", *markup.heads(figures, results.originals)], rows)
 
 
 def _bd_rates(results: Results) -> str:
@@ -129,7 +129,8 @@ def _points(results: Results) -> str:
         for point in codec.points:
             cells = [_interval(point.row, f) for f in (markup.BPP, *figures)]
             rows.append(_line(results, name, str(point.setting), *cells))
-    return markup.table(["", "setting", "bpp", *markup.heads(figures)], rows)
+    heads = markup.heads(figures, results.originals)
+    return markup.table(["", "setting", "bpp", *heads], rows)
 
 
 def _interval(row: Row, figure: Figure) -> str:
