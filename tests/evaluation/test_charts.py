@@ -20,6 +20,24 @@ def test_charts_draw_curves_points_ticks_and_bars():
     assert "0.250" in charts.bars(["sky"], [("jpeg", "JPEG", [0.25])])
 
 
+@pytest.mark.parametrize(
+    ("rates", "marked"),
+    [
+        ((0.09, 0.21), ["0.1", "0.15", "0.2"]),
+        ((0.22, 0.27), ["0.22", "0.27"]),
+        ((0.25, 0.25), ["0.25"]),
+        ((7, 20), ["7", "20"]),
+    ],
+)
+def test_the_axis_of_rates_has_numbers(rates, marked):
+    curve = charts.Curve(codec="jpeg", title="JPEG", points=[(rate, 9 + rate) for rate in rates])
+    svg = ElementTree.fromstring(
+        charts.figure([charts.Panel(title="PSNR", better="up", curves=[curve])])
+    )
+    axis = [text for text in svg.iter() if text.attrib.get("y") == str(320 - 44 + 16)]
+    assert [text.text for text in axis] == marked
+
+
 @pytest.mark.parametrize("classes", [1, 11])
 def test_the_legend_of_bars_is_inside_the_picture(classes):
     series = [("jpeg", f"a title of some length, {i}", [0.25] * classes) for i in range(8)]

@@ -72,6 +72,22 @@ def test_our_sources_are_part_of_the_version(name, monkeypatch):
     assert codec.version != before
 
 
+@needs_models
+@pytest.mark.parametrize("library", ["av", "onnxruntime"])
+def test_our_libraries_are_part_of_the_version(library, monkeypatch):
+    before = codecs.load("sempic").version
+    monkeypatch.setattr(sys.modules[library], "__version__", "0")
+    assert codecs.load("sempic").version != before
+
+
+@needs_models
+def test_a_segmenter_of_transformers_is_part_of_the_version():
+    versions = {
+        codecs.load("sempic", models=Models(segmenter=name)).version for name in ("hf:a", "hf:b")
+    }
+    assert len(versions) == 2
+
+
 def test_coarse_is_enlarged_without_a_shift():
     codec = codecs.load("coarse")
     ramp = np.tile(np.linspace(30, 220, 84).astype(np.uint8)[:, None], (60, 1, 3))

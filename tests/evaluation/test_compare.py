@@ -1,4 +1,6 @@
 import json
+import os
+import shutil
 import warnings
 
 import numpy as np
@@ -48,8 +50,36 @@ def test_figures_and_page_have_every_version(versions, capsys):
     assert page.count("data:image/webp;base64,") == 5
     assert "&lt;b&gt;.png" in page
     assert "<b>.png" not in page
+    assert "<th>mIoU ↑</th>" in page
+    assert page.count("<select aria-label=") == 2
     assert compare(*words, metrics="psnr,miou") == 0
     assert f"{found['a.webp']['psnr']:.2f}" in capsys.readouterr().out
+
+
+def test_the_page_works_without_a_mouse_and_in_print(versions):
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    if not chromium:
+        pytest.skip("no chromium on this machine")
+    assert compare("a.webp", "c.sempic", metrics="psnr,lpips_vgg,ms_ssim") == 0
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        tab = browser.new_page(viewport={"width": 300, "height": 900})
+        faults = []
+        tab.on("pageerror", lambda error: faults.append(str(error)))
+        tab.goto((versions / "compare.html").as_uri())
+        tab.get_by_label("right", exact=True).select_option("c.sempic")
+        slider = tab.get_by_role("slider")
+        slider.press("ArrowRight")
+        assert slider.get_attribute("aria-valuenow") == "52"
+        slider.press("+")
+        assert slider.evaluate("stage => stage.style.getPropertyValue('--zoom')") == "1.25"
+        cut = "Math.max(...[...document.querySelectorAll('.scroll')].map(e => e.scrollWidth))"
+        assert tab.evaluate(cut) > 300
+        tab.emulate_media(media="print")
+        assert tab.evaluate(cut) <= 300
+        assert not faults
+        browser.close()
 
 
 def test_metrics_of_several_pictures_and_of_human_maps_are_reported(versions, monkeypatch, capsys):

@@ -9,7 +9,7 @@ from conftest import street
 
 from sempic import cli, models, segment
 from sempic.critical import GROUPS, Tally
-from sempic.evaluation import metrics
+from sempic.evaluation import markup, metrics
 from sempic.evaluation.benchmark import Codec, Point, Results, report, tables
 from sempic.evaluation.benchmark.results import matched
 from sempic.evaluation.measure import SIDE, Measure, Settings, available, row
@@ -322,3 +322,8 @@ def test_a_new_metric_shows_in_tables_page_curves_and_json(tmp_path, monkeypatch
     assert results.matched[1]["dark"] == 0.05
     told = json.loads(tables.dump(results))["codecs"]["a"]["points"][1]
     assert told == {"bpp": 2, "dark": 0.05, "setting": 2, "encode_s": 1, "decode_s": 1}
+
+
+def test_heads_of_pages_say_how_many_windows_and_which_values_are_better():
+    figures = [FIGURES[name] for name in ("patch_fid", "psnr")]
+    assert markup.heads(figures, {"patches": 32}) == ["patch FID (N = 32) ↓", "PSNR, dB ↑"]

@@ -61,6 +61,7 @@ def test_fid_is_that_of_the_formula(sizes):
     expected = means + np.trace(covariances[0] + covariances[1] - 2 * np.real(root))
     assert metrics.frechet(a, b) == pytest.approx(expected, rel=1e-3)
     assert metrics.frechet(a, a) == pytest.approx(0, abs=1e-6)
+    assert all(metrics.frechet(x[:n], x[:n]) >= 0 for x in (a, b) for n in range(2, 12))
 
 
 @pytest.mark.parametrize("distance", [metrics.frechet, metrics.kernel_distance])

@@ -128,6 +128,14 @@ def test_distances_are_symmetric_and_grow_with_noise(make):
 
 
 @needs_weights
+@pytest.mark.parametrize("grey", [0, 128, 200])
+def test_equal_flat_pictures_have_no_distance(grey):
+    network = networks.Dists()
+    flat = network.features(np.full((48, 64, 3), grey, np.uint8))
+    assert network.distance(flat, flat) == pytest.approx(0, abs=1e-6)
+
+
+@needs_weights
 @pytest.mark.parametrize(("backbone", "side"), [("alexnet", 31), ("vgg16", 16)])
 def test_pictures_too_small_for_the_layers_have_no_lpips(backbone, side):
     network = networks.Lpips(backbone)
@@ -225,6 +233,27 @@ class Pool(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.avg_pool2d(x, 23)
+
+
+class Whole(torch.nn.Module):
+    """In place of NVIDIA's file, which takes pictures of 0…255 and gives class probabilities."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = Pool()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers((x - 128) / 128).flatten(1)[:, :4].softmax(1)
+
+
+def test_both_kinds_of_fid_networks_give_the_same_features(tmp_path):
+    torch.jit.script(Pool()).save(str(tmp_path / "layers.pt"))
+    torch.jit.script(Whole()).save(str(tmp_path / "whole.pt"))
+    found = [
+        networks.Inception(tmp_path / f"{kind}.pt").features(street(48, 64)[0])
+        for kind in ("layers", "whole")
+    ]
+    assert np.array_equal(*found)
 
 
 @pytest.mark.parametrize("version", ["2.13", "2.4"])

@@ -72,7 +72,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--codecs",
         type=_measuring.listed,
         metavar="A,B",
-        help=f"default: all but {', '.join(sorted({*codecs.NAMES} - {*codecs.DEFAULTS}))}",
+        help=f"default: {', '.join(sorted({*codecs.DEFAULTS} - {*codecs.NAMES}))} and all but "
+        + ", ".join(sorted({*codecs.NAMES} - {*codecs.DEFAULTS})),
     )
     parser.add_argument(
         "--rates",

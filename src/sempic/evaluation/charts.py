@@ -92,10 +92,9 @@ def _panel(svg: Element, panel: Panel) -> None:
     _add(title, "tspan", better, fill=_GREY, font_weight="normal", font_size=12)
     for tick in marks:
         _rule(svg, tick, y(tick), right)
-    for rate in _RATES:
-        if low_x <= math.log(rate) <= high_x:
-            _add(svg, "line", x1=x(rate), x2=x(rate), y1=_TOP, y2=base, stroke=_FAINT)
-            _label(svg, f"{rate:g}", x(rate), base + 16)
+    for rate in _marked_rates(min(rates), max(rates)):
+        _add(svg, "line", x1=x(rate), x2=x(rate), y1=_TOP, y2=base, stroke=_FAINT)
+        _label(svg, f"{rate:.3g}", x(rate), base + 16)
     _label(svg, "bits per pixel (whole files)", (_LEFT + right) / 2, _HEIGHT - 10)
     size = {"width": right - _LEFT, "height": base - _TOP}
     _add(svg, "rect", x=_LEFT, y=_TOP, **size, fill="none", stroke=_FRAME)
@@ -208,6 +207,14 @@ def _mark(svg: Element, codec: str, x: float, y: float) -> Element:
         corners.append(f"{x + reach * math.sin(angle):.1f},{y - reach * math.cos(angle):.1f}")
     _add(mark, "polygon", points=" ".join(corners))
     return mark
+
+
+def _marked_rates(low: float, high: float) -> list[float]:
+    """Round rates within some 8 % of a range, or its ends where these are fewer than two."""
+    found = [rate for rate in _RATES if low / 1.08 <= rate <= 1.08 * high]
+    if len(found) > 1:
+        return found
+    return [low, high] if high > 1.1 * low else [high]  # ends that are close would overlap
 
 
 def ticks(low: float, high: float) -> list[float]:

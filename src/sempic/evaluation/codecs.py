@@ -215,6 +215,9 @@ class Sempic(PictureCodec):
 
     @property
     def version(self) -> str:
+        import av
+        import onnxruntime
+
         named = self.models
         networks = [
             named.segmenter or models.find(models.SEGMENTER),
@@ -225,11 +228,11 @@ class Sempic(PictureCodec):
         if named.prior is not None:
             networks.append(named.prior)
         coder = sorted(Path(labels.__file__).parent.glob("weights/*.npz"))
-        files = [*map(Path, networks), *coder, *_sources()]
+        digests = map(weights.digest, [*map(Path, networks), *coder, *_sources()])
+        libraries = [av.__version__, onnxruntime.__version__]
         own = [str(self.palette)] * self.needs_labels
-        return " ".join(
-            [str(sempic.QUALITY), str(list(coarse.BY_CHUNK)), *map(weights.digest, files), *own]
-        )
+        settings = [str(sempic.QUALITY), str(list(coarse.BY_CHUNK))]
+        return " ".join([*libraries, *settings, *digests, *own])
 
     def encode(self, picture: Image, setting: int, labels: LabelMap | None = None) -> bytes:
         options: dict[str, Any] = {}

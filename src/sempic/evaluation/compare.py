@@ -112,11 +112,14 @@ def _page(paths: Sequence[Path], found: Sequence[dict[str, Any]], shown: Sequenc
     embeds = ",".join(f"'{markup.embedded(picture)}'" for picture in shown)
     body = (
         f"<h1>{html.escape(title)}</h1><p class='dim'>{width}×{height} pixels. Move over "
-        "the picture to slide, turn the wheel to zoom.</p><div class='choose'>"
-        f"<select>{options[0]}</select><select>{options[1]}</select></div>"
-        "<div class='stage'><img alt=''><div class='over'><img alt=''></div>"
+        "the picture to slide, turn the wheel to zoom; or the arrow keys, + and −.</p>"
+        "<div class='choose'>"
+        f"<select aria-label='left'>{options[0]}</select>"
+        f"<select aria-label='right'>{options[1]}</select></div>"
+        "<div class='stage' tabindex='0' role='slider' aria-label='share of the left version' "
+        "aria-valuenow='50'><img alt=''><div class='over'><img alt=''></div>"
         "<div class='bar'></div></div><h2>Figures</h2>"
-        + markup.table(["", "bytes", "bpp", *(f.title for f in columns)], rows)
+        + markup.table(["", "bytes", "bpp", *markup.heads(columns, {})], rows)
         + "".join(map(markup.table_of_texts, details([(line["path"], line) for line in found])))
     )
     script = f"const pictures = [{embeds}];{markup.resource('slide.js')}"

@@ -43,7 +43,8 @@ def data_url(webp: bytes) -> str:
 def pane(source: str, caption: str) -> str:
     """A picture (a data URL) in a sheet."""
     return (
-        f"<figure><div class='pane'><img src='{source}' alt=''></div>"
+        "<figure><div class='pane' tabindex='0' role='button' aria-label='zoom'>"
+        f"<img src='{source}' alt=''></div>"
         f"<figcaption>{html.escape(caption)}</figcaption></figure>"
     )
 
@@ -73,6 +74,11 @@ def table_of_texts(rows: Sequence[Sequence[str]]) -> str:
     """An HTML table of plain texts; the first row has the heads."""
     heads, *rest = rows
     return table(heads, [("", [html.escape(cell) for cell in row]) for row in rest])
+
+
+def heads(figures: Sequence[Figure], row: Row) -> list[str]:
+    """`Figure.head` of each figure, with an arrow to the better values."""
+    return [f"{figure.head(row)} {'↓' if figure.lower else '↑'}" for figure in figures]
 
 
 def marked(rows: Sequence[Row], figures: Sequence[Figure]) -> list[list[str]]:

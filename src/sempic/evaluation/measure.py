@@ -49,11 +49,9 @@ class Settings:
 
     def key(self) -> str:
         """Everything but the pictures that determines records; part of cache keys."""
-        parts = ["5"]
+        parts = ["6"]
         if self.judged:
-            judge = self.judge or str(models.find(models.JUDGE))
-            parts.append(judge if judge.startswith("hf:") else weights.digest(Path(judge)))
-            parts.append(str(SIDE))
+            parts += [weights.digest(Path(self.judge or models.find(models.JUDGE))), str(SIDE)]
         if any(METRICS[name].inception for name in self.metrics):
             parts.append(weights.digest(weights.inception(self.inception)))
         return " ".join(parts)

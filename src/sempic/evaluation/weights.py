@@ -197,7 +197,10 @@ def fetch() -> list[Path]:
 
 @functools.cache
 def digest(path: Path) -> str:
-    """A hash of a model file, for cache keys. Raises InputError if the file is missing."""
+    """A hash of a model file, or "hf:NAME" itself, for cache keys. Raises InputError if the file is
+    missing."""
+    if str(path).startswith("hf:"):
+        return str(path)
     if not path.is_file():
         raise InputError(f"{path}: no such model")
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

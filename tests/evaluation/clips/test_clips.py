@@ -56,6 +56,24 @@ def test_the_report_has_every_codec_and_adds_up(folder, capsys, source):
 
 
 @needs_models
+def test_single_pictures_have_the_label_quality_of_the_sequence(folder, monkeypatch):
+    class Speckled(FakeSegmenter):
+        def __call__(self, image):
+            return np.where(image[..., 0] % 16, super().__call__(image), 8).astype(np.uint8)
+
+    monkeypatch.setattr(segment, "load", lambda *_, **how: Speckled())
+    bytes_of_maps = []
+    for quality in ("1", "lossless"):
+        words = (
+            f"benchmark clips --limit 2 --metrics psnr --codecs single --label-quality {quality}"
+        )
+        assert cli.main([*words.split(), "-o", "out"]) == 0
+        found = json.loads((folder / "out/report.json").read_text())["drive.mp4"]["codecs"]
+        bytes_of_maps.append(found["single"]["labels"])
+    assert bytes_of_maps[0] < bytes_of_maps[1]
+
+
+@needs_models
 def test_a_warning_about_all_frames_is_printed_once(folder, monkeypatch, capsys):
     class Unsure(FakeSegmenter):
         def predict(self, image):

@@ -145,7 +145,7 @@ class Benchmark:
 
     def memory(self, name: str, setting: int) -> int:
         """Peak bytes of a process that encodes and decodes one picture."""
-        at = key("memory", self._stream_key(0, name, setting), name)
+        at = key("peak", self._stream_key(0, name, setting), name)
         entry = self._cache.get(at)
         if entry is None:
             self._cache.put(at, entry := {"peak": self._workers.memory(name, setting)})

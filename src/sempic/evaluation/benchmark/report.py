@@ -49,6 +49,8 @@ def page(bench: Benchmark, results: Results) -> str:
     size = "{}×{} pixels".format(*about["size"]) if about["size"] else "of several sizes"
     count, codecs = about["pictures"], len(results.codecs)
     title = f"{count} picture{'s' * (count != 1)}, {codecs} codec{'s' * (codecs != 1)}"
+    ours = next((c.title for n, c in results.codecs.items() if n.startswith("sempic")), None)
+    rates = "that were asked for" if ours is None else f"of the points of {html.escape(ours)}"
     fid_note = f" FID {html.escape(sample_count(count))}." if "fid" in results.figures else ""
     sections = [
         f"<h1>{title}</h1>",
@@ -59,9 +61,8 @@ def page(bench: Benchmark, results: Results) -> str:
         plot(results),
         plot(results, [name for name in results.figures if name not in MAIN]),
         "<h2>At the same rate</h2>",
-        "<p class='dim'>At the rates of our own points. Other codecs are interpolated linearly in "
-        "log(bpp). “–”: the codec does not reach this rate. Bold: the best."
-        f"{fid_note}</p>",
+        f"<p class='dim'>At the rates {rates}. Other points are interpolated linearly in log(bpp). "
+        f"“–”: the codec does not reach this rate. Bold: the best.{fid_note}</p>",
         _matched(results),
         "<h2>BD-rate</h2>",
         _bd_rates(results),
@@ -95,7 +96,7 @@ def _matched(results: Results) -> str:
         lines = [line for line in results.matched if line["bpp"] == bpp]
         for line, cells in zip(lines, markup.marked(lines, figures), strict=True):
             rows.append(_line(results, line["codec"], *cells))
-    return markup.table(["", *(f.title for f in figures)], rows)
+    return markup.table(["", *markup.heads(figures, results.originals)], rows)
 
 
 def _bd_rates(results: Results) -> str:
@@ -128,7 +129,8 @@ def _points(results: Results) -> str:
         for point in codec.points:
             cells = [_interval(point.row, f) for f in (markup.BPP, *figures)]
             rows.append(_line(results, name, str(point.setting), *cells))
-    return markup.table(["", "setting", "bpp", *(f.title for f in figures)], rows)
+    heads = markup.heads(figures, results.originals)
+    return markup.table(["", "setting", "bpp", *heads], rows)
 
 
 def _interval(row: Row, figure: Figure) -> str:
@@ -156,12 +158,13 @@ def _classes(results: Results) -> str:
     if ceiling is None:
         return ""
     series = [("originals", "originals", ceiling)]
-    for name, point in _near_our_rate(results, 7):
+    shown = _near_our_rate(results, 7)
+    for name, point in shown:
         title = f"{results.codecs[name].title}, {point.bpp:.3f}"
         series.append((name, title, point.row["iou"]))
     return (
         "<h2>Class by class</h2><p class='dim'>Intersection over union of each class. Each codec "
-        "is at its point nearest to our middle rate (bpp in the legend).</p>"
+        f"is at its point nearest to {shown[0][1].bpp:.3f} bpp (its own in the legend).</p>"
         + charts.bars(results.originals["classes"], series)
     )
 
@@ -207,10 +210,11 @@ def _pictures(bench: Benchmark, results: Results) -> str:
     picks: dict[int, str] = {}  # of one or two pictures fewer
     for word, place in (("best", 0), ("worst", -1), ("median", len(order) // 2)):
         picks.setdefault(int(order[place]), word)
+    title = html.escape(results.codecs[name].title)
     parts = [
-        f"<h2>Pictures</h2><p class='dim'>Best, worst and median picture by our {figures[field]}. "
-        f"Each codec is at its point nearest to our {ours.bpp:.3f} bpp. Click to zoom; all panes "
-        "of a sheet move together.</p>"
+        f"<h2>Pictures</h2><p class='dim'>Best, worst and median picture by {figures[field]} of "
+        f"{title}. Each codec is at its point nearest to {ours.bpp:.3f} bpp. Click to zoom; all "
+        "panes of a sheet move together.</p>"
     ]
     for index, word in picks.items():
         item = bench.plan.items[index]

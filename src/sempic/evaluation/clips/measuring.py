@@ -25,7 +25,7 @@ from sempic.evaluation.clips.clip import Clip
 from sempic.evaluation.measure import Measure, Settings, row
 from sempic.evaluation.measures import Record, Row
 from sempic.evaluation.measures.base import Reference
-from sempic.options import BUNDLED, DEFAULT_QUALITY, Models
+from sempic.options import BUNDLED, Models
 from sempic.pictures import resized
 from sempic.scene import Image, LabelMap
 from sempic.sequence import motion
@@ -90,7 +90,8 @@ def measure(clip: Clip, plan: Plan) -> dict[str, Found]:
     size = coded["sempic"].row["bytes"]
     for name in plan.names:
         if name == "single":
-            coded[name] = _single(clip, coder, plan.options.get("quality", DEFAULT_QUALITY))
+            shared = {n: v for n, v in plan.options.items() if n in ("quality", "label_quality")}
+            coded[name] = _single(clip, coder, shared)
         elif name != "sempic":
             coded[name] = _competitor(name, clip, size)
     compare = Measure(plan.settings)
@@ -135,10 +136,10 @@ def _sequence(pieces: list[bytes], coder: api.Codec) -> Found:
     return Found(title="sempic", row=sizes, pictures=pictures)
 
 
-def _single(clip: Clip, coder: api.Codec, quality: int) -> Found:
+def _single(clip: Clip, coder: api.Codec, options: Mapping[str, Any]) -> Found:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SempicWarning)  # would repeat for each frame
-        streams = [coder.encode(frame, quality=quality) for frame in clip.frames]
+        streams = [coder.encode(frame, **options) for frame in clip.frames]
     chunks = [api.info(stream)["chunks"] for stream in streams]
     sizes: Row = {"bytes": sum(map(len, streams))}
     sizes |= {name: sum(part.get(name, 0) for part in chunks) for name in ("coarse", "labels")}

@@ -6,5 +6,8 @@ document.querySelectorAll('.sheet').forEach(sheet => {
       aim((e.clientX - r.left) / r.width, (e.clientY - r.top) / r.height); };
     pane.addEventListener('click', e => { at(e); sheet.classList.toggle('zoomed'); });
     pane.addEventListener('mousemove', at);
+    pane.addEventListener('keydown', e => {
+      if (e.key !== 'Enter' && e.key !== ' ') return;
+      e.preventDefault(); aim(.5, .5); sheet.classList.toggle('zoomed'); });
   });
 });
