@@ -101,7 +101,7 @@ def quota() -> int | None:
     """The cores that a container (cgroup) may use; None: all of the machine's."""
     for files in _QUOTA:
         with contextlib.suppress(OSError, ValueError):  # there is none, or it is "max"
-            time, period = " ".join((_CGROUP / file).read_text() for file in files).split()
+            time, period = " ".join((_CGROUP / file).read_text("ascii") for file in files).split()
             if int(time) > 0:
                 return math.ceil(int(time) / int(period))
     return None
@@ -276,14 +276,22 @@ def discard_stdout() -> None:
 
 
 def _open_streams() -> None:
-    """Opens closed standard streams, so that no file gets their descriptors."""
+    """Opens closed standard streams, so that no file gets their descriptors. The others wait for
+    all bytes: a part must not pass for the whole."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
+        else:
+            with contextlib.suppress(OSError, AttributeError):  # not on Windows
+                os.set_blocking(number, True)
     if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    out: Any = sys.stdout
+    if isinstance(getattr(out, "buffer", None), io.RawIOBase):  # PYTHONUNBUFFERED
+        encoding, buffered = out.encoding, io.BufferedWriter(out.detach())
+        sys.stdout = io.TextIOWrapper(buffered, encoding, line_buffering=True)
 
 
 def _in_ascii(error: UnicodeError) -> tuple[str, int]:
