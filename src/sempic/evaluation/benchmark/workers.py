@@ -7,6 +7,7 @@ import functools
 import multiprocessing
 import os
 import signal
+import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -81,7 +82,7 @@ class Workers:
                     bar.update()
 
     def memory(self, codec: str, setting: int) -> int:
-        """Peak bytes of a fresh process that encodes and decodes the first picture."""
+        """Peak bytes of a fresh process that encodes and decodes the first picture; 0: unknown."""
         alone = self._processes(1)
         try:
             return int(_result(alone.submit(_peak, Job(0, codec, setting, metrics=()))))
@@ -166,7 +167,10 @@ def _run(jobs: Sequence[Job]) -> list[Answer]:
 
 
 def _peak(job: Job) -> int:
-    import resource
-
     _run([job])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
