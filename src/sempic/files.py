@@ -270,7 +270,8 @@ def discard(path: Path) -> None:
 
 def _move(part: Path, target: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
-        shutil.copymode(target, part)
+        if target.stat().st_mode != part.stat().st_mode:  # disks without permissions refuse a chmod
+            shutil.copymode(target, part)
     try:
         os.replace(part, target)
     except OSError as error:
