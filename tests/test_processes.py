@@ -261,6 +261,16 @@ def test_a_signal_in_a_destructor_of_a_worker_is_not_lost():
     assert done.stderr == b""
 
 
+def test_a_worker_ignores_ctrl_c_where_it_cannot_be_blocked(monkeypatch):
+    monkeypatch.delattr(signal, "pthread_sigmask", raising=False)  # as on Windows
+    monkeypatch.setattr(processes, "watch_parent", lambda: None)
+    monkeypatch.setattr(sys, "unraisablehook", None)
+    handled = {}
+    monkeypatch.setattr(signal, "signal", handled.__setitem__)
+    processes.end_with_parent()
+    assert handled[signal.SIGINT] == signal.SIG_IGN
+
+
 def test_ctrl_c_wrapped_in_an_error_ends_a_run_of_files(monkeypatch):
     """It is no error of the file at which it came, and no more files are begun."""
     job = Job(source=Path("a.png"), relative=Path("a.png"), target=None, mkdir=False)
@@ -371,3 +381,14 @@ def test_a_container_limits_the_cores(tmp_path, monkeypatch, files, cores):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     assert processes.quota() == cores
     assert processes.cores() == (cores or 8)
+
+
+def test_cores_where_the_system_does_not_tell(monkeypatch):
+    def refuse(_):
+        raise PermissionError  # as in some sandboxes
+
+    monkeypatch.setattr(processes, "quota", lambda: None)
+    monkeypatch.setattr(os, "sched_getaffinity", refuse, raising=False)
+    assert processes.cores() == os.cpu_count()
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert processes.cores() == os.cpu_count()

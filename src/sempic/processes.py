@@ -90,9 +90,9 @@ def signals_held() -> Iterator[None]:
 def cores() -> int:
     """The cores that this process may use: of its affinity, and no more than its container's quota,
     rounded up."""
-    if hasattr(os, "sched_getaffinity"):
+    try:
         available = len(os.sched_getaffinity(0))
-    else:
+    except (AttributeError, OSError):  # not on Linux, or a sandbox does not tell
         available = os.cpu_count() or 1
     return min(available, quota() or available)
 
@@ -129,11 +129,13 @@ def child(target: Callable[..., None], *args: Any) -> tuple[Any, Connection]:
 def end_with_parent() -> None:
     """Make this process of `child` end in order at SIGTERM and when its parent ends.
 
-    SIGINT stays blocked (`signals_held`).
+    SIGINT stays blocked (`signals_held`), on Windows it is ignored.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
+    else:  # Windows, whose Ctrl-C reaches all processes of the console
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def unraisable(ignored: sys.UnraisableHookArgs) -> None:
         if issubclass(ignored.exc_type, SystemExit):
