@@ -192,6 +192,18 @@ def test_write_replaces_a_file(tmp_path):
     assert stat.S_IMODE(target.stat().st_mode) == 0o666 & ~umask
 
 
+def test_a_disk_without_permissions(tmp_path, monkeypatch):
+    """Files of such, as of memory cards, have all the same, and a chmod is refused."""
+
+    def refuse(*_, **__):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "chmod", refuse)
+    for data in (b"old", b"new"):
+        files.write(tmp_path / "x", data)
+        assert (tmp_path / "x").read_bytes() == data
+
+
 def test_a_staged_file_replaces_its_target_when_placed(tmp_path):
     target = tmp_path / "a.bin"
     target.write_bytes(b"old")

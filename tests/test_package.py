@@ -61,6 +61,15 @@ def test_the_old_name_is_gone():
     assert not [line for line in done.stdout.splitlines() if not paper.search(line)]
 
 
+def test_every_checkout_has_the_same_bytes():
+    """With other line ends, as Git for Windows makes them, shipped machine code is not found."""
+    command = ["git", "check-attr", "text", "--", "src/sempic/simplify.py"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip("not a git checkout")
+    assert done.stdout.endswith("text: unset\n")
+
+
 def test_the_package_is_typed():
     assert (Path(sempic.__file__).parent / "py.typed").exists()
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,38 @@ def test_closed_streams_cause_no_traceback(command, code, said):
     assert b"Traceback" not in done.stderr
     if said is not None:
         assert done.stderr == said
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no such limit")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_disk_that_takes_a_part_of_the_output_is_full(unbuffered):
+    done = shell("ulimit -f 1; sempic encode --help > out", PYTHONUNBUFFERED=unbuffered)
+    assert done.returncode == 2
+    assert done.stderr == b"sempic: cannot write to standard output: File too large\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no such pipes")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_streams_that_do_not_block_are_read_and_written_to_their_end(place, unbuffered):
+    """Node.js and others leave such; a read before the first byte seemed to be the end."""
+    (ours, stdin), (stdout, out) = os.pipe(), os.pipe()
+    for end in (ours, out):
+        os.set_blocking(end, False)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sempic", "info", "-", *2000 * ["a.sempic"], "--json"],
+        stdin=ours,
+        stdout=out,
+        env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+    )
+    os.close(out)
+    time.sleep(1)
+    os.write(stdin, STREAM)
+    os.close(stdin)
+    time.sleep(1)
+    with open(stdout, "rb") as file:
+        assert len(file.readlines()) == 2001
+    assert process.wait() == 0
+    os.close(ours)
 
 
 def run(code, **environment):
@@ -228,6 +261,16 @@ def test_a_signal_in_a_destructor_of_a_worker_is_not_lost():
     assert done.stderr == b""
 
 
+def test_a_worker_ignores_ctrl_c_where_it_cannot_be_blocked(monkeypatch):
+    monkeypatch.delattr(signal, "pthread_sigmask", raising=False)  # as on Windows
+    monkeypatch.setattr(processes, "watch_parent", lambda: None)
+    monkeypatch.setattr(sys, "unraisablehook", None)
+    handled = {}
+    monkeypatch.setattr(signal, "signal", handled.__setitem__)
+    processes.end_with_parent()
+    assert handled[signal.SIGINT] == signal.SIG_IGN
+
+
 def test_ctrl_c_wrapped_in_an_error_ends_a_run_of_files(monkeypatch):
     """It is no error of the file at which it came, and no more files are begun."""
     job = Job(source=Path("a.png"), relative=Path("a.png"), target=None, mkdir=False)
@@ -277,7 +320,10 @@ def test_an_ignored_signal_stays_ignored():
     assert shell(f"trap '' INT; {sys.executable} -c '{code}'").stdout == b"True\n"
 
 
-@pytest.mark.parametrize(("name", "handler"), [("sempic", "SIG_DFL"), ("tool", "default_int")])
+@pytest.mark.parametrize(
+    ("name", "handler"),
+    [("sempic", "SIG_DFL"), ("sempic.exe", "SIG_DFL"), ("tool", "default_int")],
+)
 def test_ctrl_c_while_the_command_loads(name, handler):
     """The command then ends at once; programs that import sempic keep their handler."""
     code = f"import sys; sys.argv[0] = '/bin/{name}'; import sempic, signal"
@@ -335,3 +381,14 @@ def test_a_container_limits_the_cores(tmp_path, monkeypatch, files, cores):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     assert processes.quota() == cores
     assert processes.cores() == (cores or 8)
+
+
+def test_cores_where_the_system_does_not_tell(monkeypatch):
+    def refuse(_):
+        raise PermissionError  # as in some sandboxes
+
+    monkeypatch.setattr(processes, "quota", lambda: None)
+    monkeypatch.setattr(os, "sched_getaffinity", refuse, raising=False)
+    assert processes.cores() == os.cpu_count()
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert processes.cores() == os.cpu_count()

@@ -7,7 +7,7 @@ import sys
 
 # Ctrl-C ends the command without a traceback while it loads. Python's own handler, which prints
 # one, is active until here, so this module comes first and imports little.
-COMMAND = os.path.basename(sys.argv[0]) == "sempic" or any(
+COMMAND = os.path.basename(sys.argv[0]) in ("sempic", "sempic.exe") or any(
     pair in (("-m", "sempic"), ("-m", "sempic.cli"))
     for pair in zip(sys.orig_argv, sys.orig_argv[1:], strict=False)
 )

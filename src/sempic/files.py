@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from sempic.errors import OutputError, refused
 
@@ -125,14 +126,19 @@ def append(path: Path, data: bytes, *, replacing: int = 0) -> None:
         try:
             if replacing:
                 file.truncate(end)
-            while data:  # a nearly full disk takes a part of them
-                data = data[file.write(data) :]
+            write_all(file, data)
         except BaseException:
             with contextlib.suppress(OSError):
                 file.truncate(end)
             if not existed:
                 discard(path)
             raise
+
+
+def write_all(file: IO[bytes], data: bytes) -> None:
+    """Write to an unbuffered file, of which a nearly full disk takes a part at a time."""
+    while data:
+        data = data[file.write(data) :]
 
 
 @contextlib.contextmanager
@@ -264,7 +270,8 @@ def discard(path: Path) -> None:
 
 def _move(part: Path, target: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
-        shutil.copymode(target, part)
+        if target.stat().st_mode != part.stat().st_mode:  # disks without permissions refuse a chmod
+            shutil.copymode(target, part)
     try:
         os.replace(part, target)
     except OSError as error:

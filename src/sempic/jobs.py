@@ -493,6 +493,7 @@ def to_stdout(data: bytes) -> None:
     except BrokenPipeError:
         raise
     except (OSError, ValueError) as cause:
+        processes.discard_stdout()  # one message is enough
         raise OutputError(f"cannot write to standard output: {reason(cause)}") from cause
 
 

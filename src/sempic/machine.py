@@ -214,7 +214,7 @@ def folders(source: str) -> Iterator[str]:
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     if os.path.isabs(home):  # expanduser keeps "~" if there is no home
         yield os.path.join(home, "sempic", "numba", below)
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, AttributeError):  # Windows has no users' numbers
         yield os.path.join(_private(), below)
 
 

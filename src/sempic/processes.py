@@ -90,9 +90,9 @@ def signals_held() -> Iterator[None]:
 def cores() -> int:
     """The cores that this process may use: of its affinity, and no more than its container's quota,
     rounded up."""
-    if hasattr(os, "sched_getaffinity"):
+    try:
         available = len(os.sched_getaffinity(0))
-    else:
+    except (AttributeError, OSError):  # not on Linux, or a sandbox does not tell
         available = os.cpu_count() or 1
     return min(available, quota() or available)
 
@@ -101,7 +101,7 @@ def quota() -> int | None:
     """The cores that a container (cgroup) may use; None: all of the machine's."""
     for files in _QUOTA:
         with contextlib.suppress(OSError, ValueError):  # there is none, or it is "max"
-            time, period = " ".join((_CGROUP / file).read_text() for file in files).split()
+            time, period = " ".join((_CGROUP / file).read_text("ascii") for file in files).split()
             if int(time) > 0:
                 return math.ceil(int(time) / int(period))
     return None
@@ -129,11 +129,13 @@ def child(target: Callable[..., None], *args: Any) -> tuple[Any, Connection]:
 def end_with_parent() -> None:
     """Make this process of `child` end in order at SIGTERM and when its parent ends.
 
-    SIGINT stays blocked (`signals_held`).
+    SIGINT stays blocked (`signals_held`), on Windows it is ignored.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
+    else:  # Windows, whose Ctrl-C reaches all processes of the console
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def unraisable(ignored: sys.UnraisableHookArgs) -> None:
         if issubclass(ignored.exc_type, SystemExit):
@@ -276,14 +278,22 @@ def discard_stdout() -> None:
 
 
 def _open_streams() -> None:
-    """Opens closed standard streams, so that no file gets their descriptors."""
+    """Opens closed standard streams, so that no file gets their descriptors. The others wait for
+    all bytes: a part must not pass for the whole."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
+        else:
+            with contextlib.suppress(OSError, AttributeError):  # not on Windows
+                os.set_blocking(number, True)
     if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    out: Any = sys.stdout
+    if isinstance(getattr(out, "buffer", None), io.RawIOBase):  # PYTHONUNBUFFERED
+        encoding, buffered = out.encoding, io.BufferedWriter(out.detach())
+        sys.stdout = io.TextIOWrapper(buffered, encoding, line_buffering=True)
 
 
 def _in_ascii(error: UnicodeError) -> tuple[str, int]:

@@ -7,6 +7,7 @@ import re
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import PIL.Image
@@ -16,7 +17,7 @@ from conftest import needs_models, street
 from sempic import cli, models
 from sempic.errors import InputError, ModelError
 from sempic.evaluation import benchmark, codecs, human_maps, metrics, weights
-from sempic.evaluation.benchmark.workers import Job, Workers, _Worker
+from sempic.evaluation.benchmark.workers import Job, Workers, _peak, _Worker
 from sempic.evaluation.measure import Measure, Settings
 from sempic.palette import CITYSCAPES
 
@@ -365,6 +366,18 @@ def test_an_error_while_memory_is_measured_names_codec_and_picture(folder):
     with pytest.raises(InputError, match=r"^vvc at 5, 0: codec 'vvc' is not one of"):
         workers.memory("vvc", 5)
     workers.stop()
+
+
+@pytest.mark.parametrize(("platform", "bytes"), [("linux", 2048), ("darwin", 2)])
+def test_the_unit_of_peak_memory(monkeypatch, platform, bytes):
+    fake = SimpleNamespace(RUSAGE_SELF=0, getrusage=lambda _: SimpleNamespace(ru_maxrss=2))
+    monkeypatch.setattr("sempic.evaluation.benchmark.workers._run", lambda jobs: None)
+    monkeypatch.setattr("sempic.evaluation.benchmark.workers._STATUS", Path("none"))
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setitem(sys.modules, "resource", fake)
+    assert _peak(Job(0)) == bytes
+    monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows
+    assert _peak(Job(0)) == 0
 
 
 def test_an_interruption_does_not_wait_for_jobs_in_progress(folder):

@@ -27,6 +27,19 @@ def test_a_pipe_without_a_reader_is_an_error(place):
     assert file.interrupt() == ""
 
 
+def test_a_disk_that_takes_a_part_of_the_last_frame_is_full(place):
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    file = video.Growing(Path("out"))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9, limits[1]))
+    try:
+        with pytest.raises(OutputError, match="out: cannot write: File too large"):
+            file.write(bytes(10))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    file.close(keep=False)
+
+
 @pytest.mark.parametrize("there", [False, True])
 def test_an_interruption_keeps_the_frames_so_far(clip, monkeypatch, capsys, there):
     """Under the name of the output, or as `.part` beside an existing file."""

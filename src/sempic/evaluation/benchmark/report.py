@@ -240,7 +240,7 @@ def _costs(results: Results) -> str:
     for name, codec in results.codecs.items():
         point = codec.points[len(codec.points) // 2]
         times = (f"{1000 * seconds:.0f} ms" for seconds in (point.encode_s, point.decode_s))
-        memory = f"{codec.peak_bytes / 2**20:.0f} MiB"
+        memory = f"{codec.peak_bytes / 2**20:.0f} MiB" if codec.peak_bytes else "–"
         rows.append(_line(results, name, f"{point.bpp:.3f}", *times, memory))
     return (
         "<p class='dim'>Times: median processor time for one picture, at the middle point of each "

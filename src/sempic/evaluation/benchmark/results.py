@@ -43,7 +43,7 @@ class Codec:
 
     title: str
     peak_bytes: int
-    """Peak memory of a process that encodes and decodes one picture."""
+    """Peak memory of a process that encodes and decodes one picture; 0: unknown."""
     points: list[Point]
     """By rising rate."""
 
@@ -154,7 +154,7 @@ def _about(bench: Benchmark) -> dict[str, Any]:
 def processor() -> str:
     """The name of this machine's processor."""
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import functools
 import multiprocessing
 import os
@@ -26,6 +27,7 @@ from sempic.evaluation.measures import Record
 from sempic.evaluation.measures.base import Reference
 
 T = TypeVar("T")
+_STATUS = Path("/proc/self/status")
 
 
 class Job(NamedTuple):
@@ -86,7 +88,7 @@ class Workers:
                     bar.update()
 
     def memory(self, codec: str, setting: int) -> int:
-        """Peak bytes of a fresh process that encodes and decodes the first picture."""
+        """Peak bytes of a fresh process that encodes and decodes the first picture; 0: unknown."""
         alone = self._processes(1)
         try:
             return int(_result(alone.submit(_peak, Job(0, codec, setting, metrics=()))))
@@ -181,11 +183,13 @@ def _run(jobs: Sequence[Job]) -> list[Answer]:
 
 def _peak(job: Job) -> int:
     _run([job])
-    status = Path("/proc/self/status")
     # getrusage would count what the parent had when it started us, which is more.
-    if status.is_file() and (high := re.search(r"VmHWM:\s*(\d+) kB", status.read_text())):
+    with contextlib.suppress(OSError, TypeError):
+        high: Any = re.search(r"VmHWM:\s*(\d+) kB", _STATUS.read_text("ascii"))
         return 1024 * int(high[1])
-    import resource
-
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        return 0
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -32,7 +32,7 @@ class Growing:
 
     def write(self, data: bytes) -> None:
         with refused(OutputError, f"{self._path}: cannot write"):
-            self._file.write(data)
+            files.write_all(self._file, data)
         self.size += len(data)
 
     def close(self, *, keep: bool) -> None:
