@@ -205,6 +205,8 @@ class Source:
                 packet.stream, packet.time_base = self._stream, self._stream.time_base
             if packet is None:
                 break
+            if not packet.size and packet.dts is not None:
+                continue  # a frame without data, such as recorders write, repeats the last one
             try:
                 for frame in self._decoder.decode(packet):
                     has_frames = True
