@@ -78,6 +78,9 @@ def test_the_output_may_be_a_folder(clip):
     os.chdir("frames.v1")
     assert cli.main(["encode", "--sequence", "."]) == 0
     assert (clip / "frames.v1.sempic").exists()
+    os.chdir(clip)
+    assert cli.main(["decode", "new/drive.sempic", "-o", "frames.v2/"]) == 0
+    assert (clip / "frames.v2/000000.png").exists()
 
 
 @pytest.mark.parametrize(

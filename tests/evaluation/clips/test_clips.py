@@ -161,6 +161,8 @@ def test_a_clip_is_read_at_a_rate_and_a_size(folder):
     )
     assert [frame.shape for frame in part.frames] == [(48, 64, 3)] * 3
     assert np.array_equal(part.frames[0], part.frames[1])  # twice the rate shows each twice
+    part = clips.read(folder / "clips/drive.mp4", rate=Fraction(100), start=0.07)
+    assert len(part.frames) == 43  # 0.07 * 100 is more than 7
     with pytest.raises(InputError, match="two frames or more"):
         clips.read(folder / "clips/drive.mp4", count=1)
 

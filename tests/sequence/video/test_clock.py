@@ -33,6 +33,11 @@ def test_a_rate_that_no_container_states_is_that_of_the_first_frames(clip):
     assert numbers(source) == list(range(12))
 
 
+def test_a_single_frame_needs_no_rate(clip):
+    numbered("x.ts", 1, times=[0], options={"bf": "0"})
+    assert numbers(video.Source("x.ts")) == [0]
+
+
 @pytest.mark.parametrize(("format", "codec"), [("h264", "libx264"), ("hevc", "libx265")])
 def test_without_timestamps_all_frames_and_the_rate_are_kept(clip, format, codec):
     numbered(f"x.{format}", 12, format=format, codec=codec)

@@ -15,6 +15,7 @@ from sempic import api, cli, errors
 from sempic.batch.work import noting
 from sempic.errors import SempicWarning
 from sempic.sequence import video
+from sempic.sequence.video import conversion
 
 
 @pytest.mark.parametrize(
@@ -99,6 +100,18 @@ def test_colours_match_those_of_players(tmp_path):
         assert np.abs(again - colour).max() <= 3
 
 
+@pytest.mark.parametrize(("matrix", "told"), [(3, False), (8, True), (10, True)])
+def test_frames_of_an_unknown_colour_matrix_are_shown(matrix, told):
+    """FFmpeg refuses to convert them; 3 is "reserved", which says nothing."""
+    frame = av.VideoFrame.from_ndarray(FRAMES[0]).reformat(format="yuv420p")
+    convert = conversion.Converter(Fraction(1), None).convert
+    expected = convert(frame, conversion.Turn())
+    frame.colorspace = matrix
+    said = pytest.warns(SempicWarning, match="matrix") if told else contextlib.nullcontext()
+    with said:
+        np.testing.assert_array_equal(convert(frame, conversion.Turn()), expected)
+
+
 @pytest.mark.parametrize("pixels", ["yuv420p", "yuv420p10le", "yuv422p"])
 @pytest.mark.parametrize("max_side", [None, 48])
 def test_colours_are_exact_on_the_mean(place, pixels, max_side):
@@ -120,6 +133,16 @@ def test_transparency_is_laid_over_white(place):
         with said:
             (frame,) = video.Source("x.mov")
         assert (frame == (255 if told else 90)).all()
+
+
+@pytest.mark.filterwarnings("ignore:transparency")
+def test_what_transparent_pixels_hide_leaves_no_outline(place):
+    clear = np.zeros((48, 64, 4), np.uint8)
+    clear[:, :31] = 255
+    write_frames("x.mov", [clear], "qtrle", pixels="argb")
+    for max_side in (None, 32, 33):
+        (frame,) = video.Source("x.mov", max_side=max_side)
+        assert frame.min() == 255
 
 
 @pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])

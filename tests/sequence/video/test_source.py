@@ -2,6 +2,7 @@
 
 import gc
 import os
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -123,6 +124,17 @@ def test_undecodable_packets_are_skipped_and_reported(place, codec, gone, shown)
     with pytest.warns(SempicWarning) as told:
         assert numbers(video.Source("y.mkv"))[:10] == shown
     assert "of it cannot be decoded" in str(told[0].message)
+
+
+def test_frames_without_data_repeat_the_last_one(place, recwarn):
+    numbered("x.mov", 20, codec="mjpeg", pix_fmt="yuvj420p")
+    data = bytearray(Path("x.mov").read_bytes())
+    at = data.index(b"stsz") + 16 + 4 * 4
+    fourth, fifth = struct.unpack_from(">2I", data, at)  # sizes; a JPEG may have a tail
+    struct.pack_into(">2I", data, at, fourth + fifth, 0)
+    Path("x.mov").write_bytes(data)
+    assert numbers(video.Source("x.mov")) == [0, 1, 2, 3, 4, 4, *range(6, 20)]
+    assert not recwarn.list
 
 
 def test_damaged_frames_are_shown_and_reported(place, capsys):

@@ -27,13 +27,18 @@ def sequence_path(name: str, output: str | None) -> str:
     if output is None:
         return "-" if name == "-" else beside(name, ".sempic")
     need_local(output)
-    if output != "-" and (output.endswith(("/", os.sep)) or os.path.isdir(output)):
+    if output != "-" and _is_folder(output):
         with contextlib.suppress(OSError):  # opening the file reports the error
             os.makedirs(output, exist_ok=True)
         return str(Path(output, Path(beside(name, ".sempic")).name))
     if Path(output).suffix.lower() in pictures.SUFFIXES | READ:
         raise OutputError(f"{output}: a .sempic file under the name of a picture or a video")
     return output
+
+
+def _is_folder(output: str) -> bool:
+    """Whether an output is a folder: it is there, or its name ends with a slash."""
+    return output.endswith(("/", os.sep)) or os.path.isdir(output)
 
 
 def beside(name: str, suffix: str) -> str:
@@ -86,12 +91,13 @@ def picture_writer(target: str, rate: Fraction) -> Iterator[Callable[[Any], None
     from sempic.sequence.video import WRITTEN, Video
 
     path = Path(target)
-    if path.suffix.lower() in WRITTEN and not path.is_dir():
+    suffix = "" if _is_folder(target) else path.suffix
+    if suffix.lower() in WRITTEN:
         video = Video(path, rate)
         with _kept_early(video):
             yield video.add
         return
-    if path.suffix and not path.is_dir():
+    if suffix:
         raise OutputError(f"{target}: a video is {', '.join(WRITTEN)}, or a folder of pictures")
     files.make_folder(path)
     paths = (path / f"{number:06d}.png" for number in itertools.count())

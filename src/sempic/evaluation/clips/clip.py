@@ -68,7 +68,8 @@ def read(
     Raises InputError if the video cannot be read, or has fewer than two frames from `start` on.
     """
     source = video.Source(str(path), rate=rate)
-    taken = (frame for number, frame in enumerate(source) if number >= start * source.rate)
+    first = round(start * source.rate, 6)  # 0.07 * 100 is more than 7
+    taken = (frame for number, frame in enumerate(source) if number >= first)
     frames = [
         frame if size is None else pictures.resized(frame, size, "LANCZOS")
         for frame in itertools.islice(taken, count)

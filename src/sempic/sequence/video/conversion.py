@@ -13,8 +13,10 @@ from sempic.scene import Image
 
 BT709 = 1
 """FFmpeg's number of the colour matrix, the primaries and the transfer curve of BT.709."""
-_UNSPECIFIED = 2
-"""FFmpeg's number of an unspecified colour matrix."""
+_RESERVED, _UNSPECIFIED = 3, 2
+"""FFmpeg's numbers of colour matrices that say nothing,"""
+_MATRICES = {0, BT709, _UNSPECIFIED, 4, 5, 6, 7, 9}
+"""and of all that it converts: neither YCgCo nor those of constant luminance."""
 _HD_HEIGHT = 720
 """Lines from which on players take an unspecified matrix for BT.709; FFmpeg takes BT.601."""
 _BICUBIC, _AREA = 4, 32
@@ -73,7 +75,7 @@ class Converter:
         self._size: tuple[int, int] | None = None
         """(width, height) of the first picture before rotation. Adaptive streams change their
         resolution but not their aspect ratio: their later frames are scaled to this size."""
-        self._scaler = VideoReformatter()
+        self._scaler, self._opener = VideoReformatter(), VideoReformatter()
 
     def square(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) of a frame with square pixels; the height stays."""
@@ -87,31 +89,42 @@ class Converter:
         first = self._size = self._size or (width, height)
         if abs(width * first[1] - height * first[0]) <= max(width, height, *first):
             width, height = first  # the same proportions, but for rounding
+        if frame.colorspace not in _MATRICES:
+            if frame.colorspace != _RESERVED:
+                warn("its colour matrix is not known here: colours may be wrong")
+            frame.colorspace = _UNSPECIFIED
         is_hd = frame.colorspace == _UNSPECIFIED and frame.height >= _HD_HEIGHT
-        has_alpha = any(part.is_alpha for part in frame.format.components)
+        matrix = BT709 if is_hd else None
+        if any(part.is_alpha for part in frame.format.components):
+            # Before scaling, which would mix what transparent pixels hide into those beside them.
+            clear = self._opener.reformat(
+                frame, format="rgba", src_colorspace=matrix, interpolation=_EXACT | _BICUBIC
+            )
+            frame, matrix = _over_white(clear), None
         scaled = self._scaler.reformat(
             frame,
             width,
             height,
-            "rgba" if has_alpha else "rgb24",
-            src_colorspace=BT709 if is_hd else None,
+            "rgb24",
+            src_colorspace=matrix,
             interpolation=_EXACT | (_AREA if scale < 1 or height < frame.height else _BICUBIC),
         )
         picture: Any = scaled.to_ndarray()
-        if has_alpha:
-            picture = _over_white(picture)
         if turn.mirrored:
             picture = picture[:, ::-1]
         return np.ascontiguousarray(np.rot90(picture, -turn.quarters))
 
 
-def _over_white(picture: Any) -> Image:
-    """uint8 (H, W, 4) with alpha → (H, W, 3), as in single pictures."""
+def _over_white(frame: Any) -> Any:
+    """An RGBA frame → an RGB one, as in single pictures."""
+    from av import VideoFrame
+
+    picture = frame.to_ndarray()
     alpha = picture[..., 3:] / np.float32(255)
     if (alpha < 1).any():
         warn("transparency is laid over white; a .sempic file has none")
-    blended: Image = np.rint(255 + (picture[..., :3] - np.float32(255)) * alpha).astype(np.uint8)
-    return blended
+    blended = np.rint(255 + (picture[..., :3] - np.float32(255)) * alpha).astype(np.uint8)
+    return VideoFrame.from_ndarray(blended, "rgb24")
 
 
 def _turn(frame: Any) -> Turn:

@@ -34,6 +34,8 @@ _UNTIMED = {"h264", "hevc", "m4v", "mpegvideo"}
 """FFmpeg's names of formats without timestamps, for which its `average_rate` is made up."""
 _MEASURED = 100
 """Packets by which a rate is measured."""
+_UNKNOWN_RATE = Fraction(25)
+"""Frames in a second where nothing says how many, as of a single frame."""
 _MJPEG = "mpjpeg"
 """FFmpeg's name of JPEG pictures over HTTP, as cameras send them: without timestamps or a rate.
 Their frames are timed by their arrival."""
@@ -103,7 +105,7 @@ class Source:
         rates = [self._stream.average_rate, self._stream.guessed_rate]
         if self._formats & _UNTIMED:
             rates.reverse()
-        own_rate = _exact(next(filter(None, rates), 25))
+        own_rate = _exact(next(filter(None, rates), _UNKNOWN_RATE))
         self._packets: Iterator[Any] = self._container.demux(self._stream)
         if rate is None and own_rate > FASTEST:
             own_rate = self._measured_rate() or own_rate
@@ -203,6 +205,8 @@ class Source:
                 packet.stream, packet.time_base = self._stream, self._stream.time_base
             if packet is None:
                 break
+            if not packet.size and packet.dts is not None:
+                continue  # a frame without data, such as recorders write, repeats the last one
             try:
                 for frame in self._decoder.decode(packet):
                     has_frames = True
@@ -242,7 +246,7 @@ class Source:
         self._packets = itertools.chain(first, self._packets)
         times = {packet.pts for packet in first} - {None}
         if len(times) < 2:
-            return None
+            return _UNKNOWN_RATE if times else None
         return Fraction(len(times) - 1, max(times) - min(times)) / _exact(self._stream.time_base)
 
     def _next_packet(self) -> Any:
