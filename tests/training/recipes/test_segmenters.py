@@ -88,7 +88,7 @@ def test_a_validation_without_a_labelled_pixel_has_no_scores(tmp_path):
         palette=CITYSCAPES,
         ids=(19,) * 256,
     )
-    validation = segmenter.Validation([item], NINETEEN, 1.0)
+    validation = segmenter.Validation([item], NINETEEN)
     assert len(validation.scenes) == 1
     assert validation.scores(SegmentationNet(SegmenterConfig(width=16)).eval()) == {}
 
@@ -134,7 +134,9 @@ def test_a_segmenter_trains_resumes_and_is_exported(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "pictures: camvid 3\n" in said
     assert "class weights: road " in said
-    before = load_segmenter(tmp_path / "run/segmenter.safetensors").state_dict()
+    trained = load_segmenter(tmp_path / "run/segmenter.safetensors")
+    assert trained.config.enlarge == 1
+    before = trained.state_dict()
     assert run(2) == 0
     after = load_segmenter(tmp_path / "run/segmenter.safetensors").state_dict()
     assert any((before[k] != after[k]).any() for k in after if k.startswith("head"))

@@ -150,12 +150,12 @@ def _loaded(source: Source, classes: Taxonomy) -> Pictures | None:
 class Validation:
     """IoU against human maps, in their classes, at a short side of 256 pixels."""
 
-    def __init__(self, items: Sequence[Item], classes: Taxonomy, enlarge: float) -> None:
+    def __init__(self, items: Sequence[Item], classes: Taxonomy) -> None:
         """Pictures without a human map, or of another palette than the first, are left out."""
         self.scenes: list[tuple[Image, LabelMap]] = []
         labelled = [item for item in items if item.labels is not None]
         palette = labelled[0].palette if labelled else classes.palette
-        self.enlarge, self.names, self.count = enlarge, palette.classes, palette.known
+        self.names, self.count = palette.classes, palette.known
         allowed = classes.of(palette)
         self.table = np.full(256, self.count, np.uint8)
         self.table[: classes.classes] = np.where(allowed.any(0), allowed.argmax(0), self.count)
@@ -172,7 +172,7 @@ class Validation:
         """IoU of each class over all pictures, and the mean; empty without a labelled pixel."""
         matrix = np.zeros((self.count, self.count + 1), np.int64)
         for image, truth in self.scenes:
-            guess = self.table[predict(network, image, self.enlarge)]
+            guess = self.table[predict(network, image, network.config.enlarge)]
             matrix += confusion(truth, guess, self.count)
         ious = iou(matrix)
         named = {n: float(v) for n, v in zip(self.names, ious, strict=False) if np.isfinite(v)}
@@ -191,7 +191,7 @@ class Segmenter(OwnRecipe):
         self.teachers = [self._load_teacher(path) for path in options.teacher]
         opened = open_sources(options.data, self.taxonomy)
         val = [i for s in opened for i in spread(s.val, options.judged)]
-        self.validation = Validation(val, self.taxonomy, options.enlarge)
+        self.validation = Validation(val, self.taxonomy)
         if not self.validation.scenes:
             print("no folder has a split val with label maps: nothing is validated", flush=True)
         loaded = (_loaded(source, self.taxonomy) for source in opened)
@@ -213,7 +213,9 @@ class Segmenter(OwnRecipe):
         self.views = Views(
             sources, self.taxonomy, size=options.crop, heights=options.heights, device=device
         )
-        config = SegmenterConfig(backbone=options.backbone, classes=self.taxonomy.classes)
+        config = SegmenterConfig(
+            backbone=options.backbone, classes=self.taxonomy.classes, enlarge=options.enlarge
+        )
         network = SegmentationNet(config)
         network.palette = self.taxonomy.palette
         if options.init and begin:
@@ -282,5 +284,4 @@ class Segmenter(OwnRecipe):
         return self.validation.scores(self.averaged(state))
 
     def export(self, state: dict[str, Tensor], folder: Path) -> None:
-        network, enlarge = self.averaged(state), self.options.enlarge
-        export_segmenter(network, folder / "segmenter.onnx", enlarge=enlarge)
+        export_segmenter(self.averaged(state), folder / "segmenter.onnx")
