@@ -1,5 +1,6 @@
 import contextlib
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -218,6 +219,27 @@ def test_workers_end_with_a_killed_parent(tmp_path, data):
             time.sleep(0.05)
         parent.kill()
         parent.communicate(timeout=60)  # the workers hold the pipe as long as they live
+
+
+def begins(begun):
+    render._begin()
+    begun.set()
+    time.sleep(60)
+
+
+def test_a_worker_does_not_die_of_the_sigterm_that_its_parent_gets_too():
+    context = multiprocessing.get_context("spawn")
+    begun = context.Event()
+    worker = context.Process(target=begins, args=(begun,))
+    worker.start()
+    try:
+        assert begun.wait(60)
+        os.kill(worker.pid, signal.SIGTERM)
+        worker.join(0.5)
+        assert worker.is_alive()
+    finally:
+        worker.kill()
+        worker.join()
 
 
 def dies(options, job):
