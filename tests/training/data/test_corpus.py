@@ -276,6 +276,14 @@ def test_pictures_without_maps_need_a_segmenter(tmp_path):
     assert not (tmp_path / "c").exists()
 
 
+def test_a_folder_with_val_alone_is_named(tmp_path):
+    data = write_camvid(tmp_path / "camvid", train=0)
+    for name in ("train", "trainannot"):
+        (data / name).rmdir()
+    with pytest.raises(InputError, match=r"camvid: only its val has pictures: .* the weight 0"):
+        make(options(data, tmp_path / "c"))
+
+
 def test_a_corpus_opens_without_a_codec(tmp_path, data):
     make(options(data, tmp_path / "c", renditions=1))
     code = (

@@ -216,6 +216,8 @@ def _chosen(source: Source, options: CorpusOptions) -> tuple[Sequence[Item], Seq
     train, val = spread(source.train, options.limit), spread(source.val, JUDGED)
     if options.segmenter is None:  # only pictures with a map can be used
         train, val = ([item for item in part if _has_map(item)] for part in (train, val))
+    if not source.train:
+        raise InputError(f"{source.name}: only its val has pictures: give the folder the weight 0")
     if not train:
         raise InputError(
             f"{source.name}: its pictures have no label maps in a known layout "

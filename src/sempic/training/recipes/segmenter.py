@@ -142,7 +142,7 @@ def _loaded(source: Source, classes: Taxonomy) -> Pictures | None:
             images.append(image)
             maps.append(known)
     if not images:
-        print(f"{source.name}: no picture has a label map, it is left out", flush=True)
+        print(f"{source.name}: no picture to learn from has a label map", flush=True)
         return None
     return Pictures(source.name, source.weight, images, maps)
 
@@ -197,7 +197,7 @@ class Segmenter(OwnRecipe):
         loaded = (_loaded(source, self.taxonomy) for source in opened)
         sources = [pictures for pictures in loaded if pictures is not None]
         if not sources:
-            raise InputError(f"{', '.join(options.data)}: no picture has a label map")
+            raise InputError(f"{', '.join(options.data)}: no picture to learn from has a label map")
         if not any((map_ != UNKNOWN).any() for source in sources for map_ in source.known):
             raise InputError(
                 f"{', '.join(options.data)}: no pixel of a map is of any class of "
@@ -208,6 +208,11 @@ class Segmenter(OwnRecipe):
         print("pictures:", ", ".join(f"{s.name} {len(s.images)}" for s in sources))
         named = zip(self.taxonomy.palette.classes, weights, strict=False)
         print("class weights:", ", ".join(f"{n} {w:.2f}" for n, w in named), flush=True)
+        found = (frequency > 0) | self.taxonomy.groups.any(0)
+        if absent := [
+            n for n, f in zip(self.taxonomy.palette.classes, found, strict=False) if not f
+        ]:
+            print(f"no map has {', '.join(absent)}: not learned", flush=True)
         self.weight = torch.from_numpy(weights).to(device)
         self.groups = torch.from_numpy(self.taxonomy.groups)
         self.views = Views(
