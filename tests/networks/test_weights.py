@@ -22,12 +22,19 @@ def test_weights_keep_their_configuration_and_other_files_are_named(tmp_path):
         assert (a == b).all()
     with pytest.raises(ModelError, match="not the weights of a segmenter, but of a compact"):
         weights.load_segmenter(tmp_path / "a.safetensors")
+    with pytest.raises(
+        ModelError, match="of a unet, but of a compact: `sempic train export` makes"
+    ):
+        weights.load_tensors(tmp_path / "a.safetensors", "unet")
     save_file({"x": torch.ones(1)}, tmp_path / "b.safetensors")
     with pytest.raises(ModelError, match=r"b\.safetensors: not the weights of a compact"):
         weights.load_receiver(tmp_path / "b.safetensors")
     weights.save_tensors(network.state_dict(), "compact", {"width": 3}, tmp_path / "b.safetensors")
     with pytest.raises(ModelError, match=r"b\.safetensors: its CompactConfig cannot be read"):
         weights.load_receiver(tmp_path / "b.safetensors")
+    (tmp_path / "c.onnx").touch()
+    with pytest.raises(ModelError, match=r"c\.onnx: not safetensors: `sempic train restore` makes"):
+        weights.load_network(tmp_path / "c.onnx")
     (tmp_path / "c.safetensors").write_bytes(b"nothing")
     with pytest.raises(ModelError, match=r"c\.safetensors: not safetensors"):
         weights.load_receiver(tmp_path / "c.safetensors")

@@ -105,6 +105,9 @@ def test_the_palette_follows_from_the_number_of_classes(tmp_path, classes, palet
 def test_invalid_networks_are_refused(tmp_path, picture, monkeypatch):
     with pytest.raises(ModelError, match="no such model"):
         segment.load(str(tmp_path / "none.onnx"))
+    (tmp_path / "w.safetensors").touch()
+    with pytest.raises(ModelError, match=r"w\.safetensors: of a training: `sempic train export`"):
+        segment.load(str(tmp_path / "w.safetensors"))
     with pytest.raises(ModelError, match="palette"):
         segment.load(str(ids_model(tmp_path / "a.onnx", {"palette": "mars"})))
     for enlarge in (float("nan"), -2, "wide"):

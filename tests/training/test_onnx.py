@@ -141,12 +141,24 @@ def test_a_restored_segmenter_computes_the_same_and_can_train(tmp_path, capsys):
     assert any((n.running_mean != 0).any() for n in norms)
 
 
+def test_a_segmenter_is_exported_and_restored_with_the_factor_it_was_trained_for(tmp_path):
+    write_camvid(tmp_path / "camvid")
+    network = SegmentationNet(SegmenterConfig(width=16, enlarge=1.0))
+    save_network(network, tmp_path / "s.safetensors")
+    assert train("export", tmp_path / "s.safetensors", tmp_path / "s.onnx") == 0
+    (about,) = onnx.load(tmp_path / "s.onnx").metadata_props
+    assert json.loads(about.value)["enlarge"] == 1
+    restore = ("restore", tmp_path / "s.onnx", tmp_path / "again.safetensors")
+    assert train(*restore, "--images", tmp_path / "camvid/train") == 0
+    assert load_segmenter(tmp_path / "again.safetensors").config.enlarge == 1
+
+
 def test_a_segmenter_with_an_8_bit_decoder_computes_nearly_the_same(tmp_path):
     data = write_camvid(tmp_path / "camvid")
     write_corpus(data, tmp_path / "c")
     network, x = segmenter_after(20)
     export_segmenter(network, tmp_path / "f.onnx")
-    feeds = list(itertools.islice(pictures_of(tmp_path / "c"), 2))
+    feeds = list(itertools.islice(pictures_of(tmp_path / "c", 1.5), 2))
     assert feeds[0]["image"].shape[3] == 3
     export_segmenter(network, tmp_path / "q.onnx", feeds=feeds)
     graph = onnx.load(tmp_path / "q.onnx").graph

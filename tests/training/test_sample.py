@@ -91,6 +91,14 @@ def test_every_folder_is_written_and_samples_are_decoded_from_the_streams(
     assert f"{8 * len(stream) / (45 * 32):.4f} bpp" in capsys.readouterr().out
 
 
+def test_a_later_run_leaves_no_streams_or_maps_of_an_earlier_one(weights, data, tmp_path):
+    sampled(flags(weights, data, tmp_path, generated_semantic=data / "valannot"))
+    assert len(list(tmp_path.glob("predicted/*"))) == len(list(tmp_path.glob("sempic/*"))) == 2
+    sampled(flags(weights, data, tmp_path, num_samples=1, compression_type="resize"))
+    assert [path.name for path in tmp_path.glob("predicted/*")] == ["b.png"]
+    assert [path.name for path in tmp_path.glob("sempic/*")] == ["b.sempic"]
+
+
 def test_results_of_nested_folders_can_be_evaluated(weights, data, tmp_path, capsys):
     for part in ("val", "valannot"):
         for name in ("bonn", "ulm"):

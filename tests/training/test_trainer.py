@@ -255,6 +255,14 @@ def test_the_last_lines_name_what_was_written(tmp_path, capsys):
     ]
 
 
+def test_a_run_that_had_ended_says_no_speed(tmp_path, capsys):
+    for said in (True, False):
+        trained(tmp_path, steps=2)
+        line = capsys.readouterr().out.splitlines()[-2]  # of the validation
+        assert line.startswith("step 2/2  weight ")
+        assert [word in line for word in ("s/step", "images/s", "ETA")] == 3 * [said]
+
+
 def test_a_run_too_short_for_a_log_exports(tmp_path, monkeypatch):
     monkeypatch.setattr(Line, "validate", lambda *_: {})
     trained(tmp_path / "run", steps=1, log_every=50, export_dir=tmp_path / "out")

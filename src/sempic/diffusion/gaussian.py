@@ -197,8 +197,8 @@ class Diffusion:
     def losses(self, output: Tensor, x0: Tensor, x: Tensor, i: Tensor, noise: Tensor) -> Losses:
         """Training losses of a raw `output` at x = q_sample(x0, i, noise).
 
-        "mse" is L_hybrid of Improved DDPM, eq. 16, with the bound's weight at 1; "rescaled_mse"
-        weighs it by len / 1000. The bound teaches only the variances: its mean is detached.
+        "mse" is L_hybrid of Improved DDPM, eq. 16, with λ = 1 / len, "rescaled_mse" with λ = 0.001;
+        i is drawn uniformly. The bound teaches only the variances: its mean is detached.
         """
         loss = self.config.loss
         if loss == "rescaled_kl":

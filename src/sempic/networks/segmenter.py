@@ -17,13 +17,15 @@ from sempic.scene import Image, LabelMap
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SegmenterConfig:
-    """Shape of the network; part of the weights' metadata."""
+    """Shape of the network, and of its input; part of the weights' metadata."""
 
     backbone: int = 0
     """Version of EfficientNet-Lite."""
     classes: int = 19
     width: int = 96
     """Channels of the pyramid."""
+    enlarge: float = 1.5
+    """Factor by which small pictures are enlarged before segmentation."""
 
 
 def _conv(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:

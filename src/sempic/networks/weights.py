@@ -60,6 +60,8 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
         if metadata is None:
             kinds = [k.removeprefix("sempic.") for k in described if k.startswith("sempic.")]
             other = f", but of a {kinds[0]}" if kinds else ""
+            if (kind, kinds) == ("unet", [CompactNet.kind]):
+                other += ": `sempic train export` makes the ONNX file that decodes"
             raise ModelError(f"{path}: not the weights of a {kind}{other}")
         state = {k: v for shard in _shards(path) for k, v in load_file(shard).items()}
         return state, dict(json.loads(metadata))
@@ -69,6 +71,8 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
 def _reading(path: Path) -> Iterator[None]:
     with refused(ModelError, f"{path}: cannot read"):  # safetensors' error names the file again
         path.open("rb").close()
+    if path.suffix.lower() == ".onnx":
+        raise ModelError(f"{path}: not safetensors: `sempic train restore` makes them of it")
     causes = *JSON_FAULTS, SafetensorError, TypeError
     with refused(ModelError, f"{path}: not safetensors of ours", *causes, unfit=True):
         yield

@@ -40,7 +40,7 @@ from sempic.pictures import resized
 from sempic.texture import condition_map
 from sempic.training.data.corpus import open_corpus, sent_texture
 from sempic.training.graph import simplify
-from sempic.training.options import ENLARGE, ExportOptions
+from sempic.training.options import ExportOptions
 
 OPSET = 18
 CALIBRATION = 24
@@ -203,12 +203,12 @@ def first_inputs(
     return map(feed, range(CALIBRATION))
 
 
-def pictures_of(folder: Path) -> Iterator[dict[str, Any]]:
-    """A segmenter's inputs, for training pictures of a corpus, enlarged by ENLARGE. Raises
+def pictures_of(folder: Path, enlarge: float) -> Iterator[dict[str, Any]]:
+    """A segmenter's inputs, for training pictures of a corpus, enlarged by a factor. Raises
     InputError before the first one, for no corpus."""
     samples = open_corpus([folder]).part(judged=False)
     rows, columns = (min(s.image.shape[axis] for s in samples) for axis in (0, 1))
-    size = round(columns * ENLARGE) // 32 * 32, round(rows * ENLARGE) // 32 * 32
+    size = round(columns * enlarge) // 32 * 32, round(rows * enlarge) // 32 * 32
 
     def feed(index: int) -> dict[str, Any]:
         image = samples[index * len(samples) // CALIBRATION].image[:rows, :columns]
@@ -311,7 +311,6 @@ def export_segmenter(
     network: SegmentationNet,
     path: Path,
     *,
-    enlarge: float = ENLARGE,
     feeds: Iterable[dict[str, Any]] | None = None,
 ) -> None:
     """Write the segmenter: uint8 (1, H, W, 3) → logits (1, C, H / 2, W / 2); H and W are multiples
@@ -324,7 +323,7 @@ def export_segmenter(
     axes = {"image": {1: "height", 2: "width"}, "logits": {2: "rows", 3: "columns"}}
     metadata = {
         "palette": described(_palette(network)),
-        "enlarge": enlarge,
+        "enlarge": network.config.enlarge,
         "voids": True,  # receivers trained by the present recipes accept void
         "config": asdict(network.config),
     }
@@ -348,6 +347,6 @@ def export(options: ExportOptions) -> None:
     else:
         if options.model_id != ExportOptions.model_id:
             raise ModelError("--model-id is for receivers: a segmenter has none")
-        feeds = pictures_of(corpus) if corpus else None
+        feeds = pictures_of(corpus, network.config.enlarge) if corpus else None
         export_segmenter(network, options.output, feeds=feeds)
     print(f"{options.output}: {options.output.stat().st_size / 1e6:.1f} MB")

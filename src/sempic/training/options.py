@@ -15,8 +15,6 @@ from sempic import fields, processes
 from sempic.errors import InputError
 from sempic.fields import another, option
 
-ENLARGE = 1.5
-"""Default of the factor by which small pictures are enlarged before segmentation."""
 LARGEST_SEED = (1 << 32) - 1
 LARGEST_CROP = 4096
 """Largest side of a crop in pixels, so that a typing error does not exhaust memory."""
@@ -144,7 +142,7 @@ class SegmenterOptions(RunOptions):
         metavar=("MIN", "MAX"),
     )
     enlarge: float = option(
-        "factor by which small pictures are enlarged before segmentation", ENLARGE, above=0
+        "factor by which small pictures are enlarged before segmentation", 1.5, above=0
     )
     judged: int = option("validation pictures of each source; 0 for all", 20, low=0)
     teacher: tuple[Path, ...] = option(

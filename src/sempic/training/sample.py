@@ -18,7 +18,7 @@ from sempic import codec, files, pictures
 from sempic.diffusion.checkpoints import open_model
 from sempic.diffusion.flags import DEFAULTS, SamplingConfig
 from sempic.diffusion.receiver import Condition, ready, reconstruct
-from sempic.errors import InputError, OutputError
+from sempic.errors import InputError, OutputError, refused
 from sempic.palette import Palette
 from sempic.scene import Image, LabelMap
 from sempic.training.data.readers import Item
@@ -47,7 +47,8 @@ def write(
     palette: Palette,
     human: LabelMap | None,
 ) -> None:
-    """Write the files of a picture. `human` is its human label map, if another map was sent."""
+    """Write the files of a picture, and remove those of an earlier run that it has no longer.
+    `human` is its human label map, if another map was sent."""
     shown = {"images": scene.image, "samples": picture, "compressed": scene.coarse}
     parts = {part: pictures.encode(image, ".png") for part, image in shown.items()}
     sent = pictures.encode_labels(scene.labels, palette, ".png")
@@ -56,10 +57,14 @@ def write(
         parts["predicted"] = sent
     if stream:
         parts["sempic"] = stream
-    for part, data in parts.items():
+    for part in (*_PARTS, "sempic"):
         path = folder / part / f"{scene.name}{'.sempic' if part == 'sempic' else '.png'}"
-        files.make_folder(path.parent)
-        files.write(path, data)
+        if part in parts:
+            files.make_folder(path.parent)
+            files.write(path, parts[part])
+        else:
+            with refused(OutputError, f"{path}: cannot be removed"):
+                path.unlink(missing_ok=True)
 
 
 def _refuse_replacing(items: Sequence[Item], data: PaperOptions, folder: Path) -> None:

@@ -236,13 +236,15 @@ class _Log:
             return
         self._folder.note(step, values)
         options = self._options
-        seconds = (time.monotonic() - self._began) / max(1, step - self._first)
+        steps = step - self._first
+        seconds = (time.monotonic() - self._began) / max(1, steps)
         left, of = seconds * (options.steps - step), f"/{options.steps}"
         if not options.steps:
             left, of = 60 * options.minutes * (1 - self._clock.progress(step)), ""
         line = [f"step {step}{of}", *(f"{name} {value:.4g}" for name, value in values.items())]
-        line += [f"{seconds:.2f} s/step", f"{options.batch / max(seconds, 1e-9):.3g} images/s"]
-        if math.isfinite(left):
+        if steps:  # else this is the validation of a run that had ended
+            line += [f"{seconds:.2f} s/step", f"{options.batch / max(seconds, 1e-9):.3g} images/s"]
+        if steps and math.isfinite(left):
             minutes, rest = divmod(int(max(0.0, left)), 60)
             line.append(f"ETA {minutes // 60}:{minutes % 60:02}:{rest:02}")
         print("  ".join(line), flush=True)

@@ -1,5 +1,6 @@
 import contextlib
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -220,6 +221,27 @@ def test_workers_end_with_a_killed_parent(tmp_path, data):
         parent.communicate(timeout=60)  # the workers hold the pipe as long as they live
 
 
+def begins(begun):
+    render._begin()
+    begun.set()
+    time.sleep(60)
+
+
+def test_a_worker_does_not_die_of_the_sigterm_that_its_parent_gets_too():
+    context = multiprocessing.get_context("spawn")
+    begun = context.Event()
+    worker = context.Process(target=begins, args=(begun,))
+    worker.start()
+    try:
+        assert begun.wait(60)
+        os.kill(worker.pid, signal.SIGTERM)
+        worker.join(0.5)
+        assert worker.is_alive()
+    finally:
+        worker.kill()
+        worker.join()
+
+
 def dies(options, job):
     os._exit(1)
 
@@ -252,6 +274,14 @@ def test_pictures_without_maps_need_a_segmenter(tmp_path):
     with pytest.raises(InputError, match="give --segmenter"):
         make(options(tmp_path / "plain", tmp_path / "c"))
     assert not (tmp_path / "c").exists()
+
+
+def test_a_folder_with_val_alone_is_named(tmp_path):
+    data = write_camvid(tmp_path / "camvid", train=0)
+    for name in ("train", "trainannot"):
+        (data / name).rmdir()
+    with pytest.raises(InputError, match=r"camvid: only its val has pictures: .* the weight 0"):
+        make(options(data, tmp_path / "c"))
 
 
 def test_a_corpus_opens_without_a_codec(tmp_path, data):

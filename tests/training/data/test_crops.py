@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from streets import write_camvid
 
+from sempic.errors import InputError
 from sempic.training.data.crops import CropStream, crop
 from sempic.training.data.readers import open_dataset
 from sempic.training.data.scenes import SceneFolder, TrainingScene
@@ -35,6 +37,10 @@ def test_crops_cut_picture_maps_and_coarse_alike():
     y, x = np.mgrid[0:64, 0:96].astype(np.uint8)
     image = np.stack([y, x, 0 * x], -1)
     scene = TrainingScene(name="s", image=image, labels=x, edges=y, coarse=image[::4, ::4])
+    with pytest.raises(
+        InputError, match=r"s is 96×64, smaller than .* 128×64: give a smaller --cro"
+    ):
+        crop(scene, (64, 128), 4, np.random.default_rng(0), flip=True)
     seen = set()
     for seed in range(20):
         part = crop(scene, (32, 64), 4, np.random.default_rng(seed), flip=True)

@@ -85,6 +85,35 @@ def test_as_many_classes_are_not_the_same_classes(tmp_path):
     assert len(source.train) == 1
 
 
+@pytest.mark.parametrize(("count", "accepted"), [(18, True), (19, True), (20, False), (25, False)])
+def test_no_class_of_a_class_file_is_lost_to_a_layout_of_fewer(tmp_path, count, accepted):
+    write(tmp_path / "train/images/a.png", tmp_path / "train/labels/a.png")
+    classes = [{"name": f"p{n}", "colour": [n] * 3} for n in range(count)]
+    parts = taxonomy.from_description({"name": f"parts{count}", "classes": classes})
+    if accepted:
+        assert open_sources([str(tmp_path)], parts)
+        return
+    why = f"celeba has 19 classes, parts{count} {count}; put other data .* folders images and label"
+    with pytest.raises(InputError, match=why):
+        open_sources([str(tmp_path)], parts)
+
+
+def test_a_teachers_maps_beside_the_pictures_are_no_pictures(tmp_path):
+    write(tmp_path / "own/a.png", tmp_path / "own/cityscapes/a.png")
+    (source,) = open_sources([str(tmp_path / "own")], NINETEEN)
+    (item,) = source.train
+    assert (item.image, item.teacher) == (tmp_path / "own/a.png", tmp_path / "own/cityscapes/a.png")
+
+
+def test_two_pictures_may_not_share_a_teachers_map(tmp_path):
+    for split in ("train", "val"):
+        write(tmp_path / f"images/{split}/a.png", tmp_path / f"labels/{split}/a.png")
+    write(tmp_path / "x.png", tmp_path / "cityscapes/a.png")
+    why = r"cityscapes/a.png: of .*images/train/a.png or of .*images/val/a.png\? Rename them"
+    with pytest.raises(InputError, match=why):
+        open_sources([str(tmp_path)], NINETEEN)
+
+
 def test_a_teachers_map_adds_hidden_people(tmp_path):
     folder = tmp_path / "labelmefacade"  # CamVid's ids; people are unlabelled
     write(folder / "images/a.png", folder / "labels/a.png")
@@ -96,7 +125,7 @@ def test_a_teachers_map_adds_hidden_people(tmp_path):
     assert source.train[0].hidden
 
 
-def test_an_index_splits_pictures_into_sources_and_splits(tmp_path):
+def test_an_index_splits_pictures_into_sources_and_splits(tmp_path, capsys):
     folder = tmp_path / "roads"
     index = {}
     for name, split in (("idd-1", "train"), ("idd-2", "val"), ("nuscenes-1", "val"),
@@ -109,6 +138,7 @@ def test_an_index_splits_pictures_into_sources_and_splits(tmp_path):
     (folder / "images/._idd-1.png").write_bytes(b"what macOS leaves beside a picture")
     found = {s.name: s for s in open_sources([str(folder)], NINETEEN)}
     assert set(found) == {"idd", "oslo"}  # aerial pictures are left out; nuscenes is for validation
+    assert f"aerial is left out by default: give {folder}=WEIGHT" in capsys.readouterr().out
     assert found["oslo"].weight == DEFAULT_WEIGHT
     (first,), (val,) = found["idd"].train, found["idd"].val
     assert (first.opened(NINETEEN)[1] == 0).all()

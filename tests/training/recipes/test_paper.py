@@ -371,7 +371,7 @@ def test_a_run_resumes_only_with_the_same_options(straight, data):
         ({"crop_size": 20}, "crop_size 20"),
         ({"max_train_time": -1}, "max_train_time"),
         ({"use_bf16": True, "use_fp16": True}, "use_bf16"),
-        ({"no_instance": False}, "no_instance"),
+        ({"no_instance": False}, "no instance map: add it, or train with --no_instance True"),
         ({"num_channels": 20}, "num_channels"),
         ({"schedule_sampler": "best"}, "schedule sampler 'best'"),
         ({"resume_checkpoint": "absent.pt"}, "absent.pt"),

@@ -88,7 +88,7 @@ def test_a_validation_without_a_labelled_pixel_has_no_scores(tmp_path):
         palette=CITYSCAPES,
         ids=(19,) * 256,
     )
-    validation = segmenter.Validation([item], NINETEEN, 1.0)
+    validation = segmenter.Validation([item], NINETEEN)
     assert len(validation.scenes) == 1
     assert validation.scores(SegmentationNet(SegmenterConfig(width=16)).eval()) == {}
 
@@ -134,7 +134,10 @@ def test_a_segmenter_trains_resumes_and_is_exported(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "pictures: camvid 3\n" in said
     assert "class weights: road " in said
-    before = load_segmenter(tmp_path / "run/segmenter.safetensors").state_dict()
+    assert "not learned" not in said  # each class is one of a group
+    trained = load_segmenter(tmp_path / "run/segmenter.safetensors")
+    assert trained.config.enlarge == 1
+    before = trained.state_dict()
     assert run(2) == 0
     after = load_segmenter(tmp_path / "run/segmenter.safetensors").state_dict()
     assert any((before[k] != after[k]).any() for k in after if k.startswith("head"))
@@ -152,6 +155,17 @@ def test_a_segmenter_trains_resumes_and_is_exported(tmp_path, capsys):
     assert first["teacher"] >= 0
 
 
+@needs_imagenet
+def test_classes_that_no_map_has_are_named(tmp_path, capsys):
+    data = write_camvid(tmp_path / "camvid")
+    for path in data.glob("*annot/*"):
+        PIL.Image.fromarray(np.full((144, 192), 1, np.uint8)).save(path)
+    given = SegmenterOptions(data=(str(data),), out=tmp_path / "out", steps=1, classes="camvid")
+    segmenter.Segmenter(given, torch.device("cpu"))
+    absent = [name for name in CAMVID.classes[:11] if name != "building"]
+    assert f"no map has {', '.join(absent)}: not learned\n" in capsys.readouterr().out
+
+
 def test_maps_without_a_known_pixel_are_refused(tmp_path, capsys):
     for part in ("images", "labels"):
         (tmp_path / part).mkdir()
@@ -161,6 +175,9 @@ def test_maps_without_a_known_pixel_are_refused(tmp_path, capsys):
     with pytest.raises(InputError, match="no pixel of a map is of any class of camvid"):
         segmenter.Segmenter(given, torch.device("cpu"))
     assert "nothing is validated" in capsys.readouterr().out
+    (tmp_path / "labels").rename(tmp_path / "other")
+    with pytest.raises(InputError, match="no picture to learn from has a label map"):
+        segmenter.Segmenter(given, torch.device("cpu"))
     absent = tmp_path / "x.safetensors"
     for networks in ({"init": absent}, {"teacher": (absent,)}):  # before the pictures
         wrong = dataclasses.replace(given, data=("absent",), **networks)

@@ -77,7 +77,8 @@ def crop(
         )
     if height < size[0] or width < size[1]:
         raise InputError(
-            f"{scene.name} is {width}×{height}, smaller than the crop of {size[1]}×{size[0]}"
+            f"{scene.name} is {width}×{height}, smaller than the crop of {size[1]}×{size[0]}: give "
+            "a smaller --crop_size"
         )
     top = int(rng.integers((height - size[0]) // factor + 1)) * factor
     left = int(rng.integers((width - size[1]) // factor + 1)) * factor

@@ -136,7 +136,7 @@ class Layout:
         if classes not in known:
             own = " or ".join([f"{known[0]} classes", *map(str, known[1:])])
             which = own if self.classes else "1 to 256 classes"
-            raise InputError(f"{self.dataset} has {which} here, not {classes}")
+            raise InputError(f"{self.dataset} has {which} here, not {classes} (--num_classes)")
         if self.reader is not None:
             return self.reader(folder, split, classes, image_path)
         undivided = split in _LONG and not any(

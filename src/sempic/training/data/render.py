@@ -56,6 +56,9 @@ training pictures, and senders transmit how sharp a picture is (`sempic.texture`
 BLUR = 0.4, 1.4
 """Range of the blur's standard deviation, in pixels."""
 
+_LATER = 5
+"""Seconds after which SIGTERM ends a worker process."""
+
 
 # ── one rendition ────────────────────────────────────────────────────────────────────────────
 
@@ -213,6 +216,8 @@ def _chosen(source: Source, options: CorpusOptions) -> tuple[Sequence[Item], Seq
     train, val = spread(source.train, options.limit), spread(source.val, JUDGED)
     if options.segmenter is None:  # only pictures with a map can be used
         train, val = ([item for item in part if _has_map(item)] for part in (train, val))
+    if not source.train:
+        raise InputError(f"{source.name}: only its val has pictures: give the folder the weight 0")
     if not train:
         raise InputError(
             f"{source.name}: its pictures have no label maps in a known layout "
@@ -273,8 +278,10 @@ def _rendered(jobs: Sequence[Job], options: CorpusOptions) -> Iterator[dict[str,
 def _begin() -> None:
     """Called in each worker process."""
     processes.watch_parent()
-    # Ctrl-C in a terminal reaches workers, too: the parent ends them.
+    # Ctrl-C in a terminal and SIGTERM of a batch system reach workers, too: the parent ends them.
+    # SIGTERM ends them later, as a pool uses it if one of its workers has died.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_LATER))
 
 
 def _work(options: CorpusOptions, job: Job) -> dict[str, bytes]:

@@ -133,7 +133,8 @@ def open_scenes(options: PaperOptions, unet: UNetConfig, split: str, limit: int 
         lone = [item.image for item in dataset.items if item.instances is None]
         if lone:
             raise InputError(
-                f"no_instance is False, but {lone[0]} has no instance map: give --no_instance True"
+                f"no_instance is False, but {lone[0]} has no instance map: add it, or train with "
+                "--no_instance True"
             )
     return SceneFolder(
         dataset=dataset,

@@ -62,10 +62,13 @@ def open_sources(specs: Sequence[str], taxonomy: Taxonomy) -> list[Source]:
     for spec in specs:
         folder, given = _spec(spec)
         for name, splits in _open_folder(folder, taxonomy).items():
+            _check_teachers([item for items in splits.values() for item in items])
             weight = WEIGHTS.get(name, DEFAULT_WEIGHT) if given is None else given
             if weight:
                 parts = {split: tuple(items) for split, items in splits.items()}
                 found.append(Source(name=name, weight=weight, **parts))
+            elif given is None:
+                print(f"{name} is left out by default: give {folder}=WEIGHT", flush=True)
     if not found:
         raise InputError(f"{', '.join(specs)}: no pictures to learn from, or all of weight 0")
     names = [source.name for source in found]
@@ -110,11 +113,13 @@ def _open_folder(folder: Path, taxonomy: Taxonomy) -> dict[str, dict[str, list[I
             palette, count = taxonomy.palette, opened.num_classes
             if palette.identity is None:
                 palette = _PALETTES.get(name, palette)
-            if mode != "folder" and (palette.identity is None or count > len(palette.classes)):
+            fits = palette.identity and count in (palette.known, len(palette.classes))
+            if mode != "folder" and not fits:
                 most = f" ({MOST} at most: merge some, in folders images and labels)"
                 raise InputError(
                     f"{folder}: {mode} has {count} classes, {palette.name} {taxonomy.classes}; "
-                    f"name its own with --classes FILE{most * (count > MOST)}"
+                    "put other data than its into folders images and labels, or name its own with "
+                    f"--classes FILE{most * (count > MOST)}"
                 )
         if not taxonomy.of(palette).any():
             raise InputError(
@@ -139,14 +144,15 @@ def _unlabelled(folder: Path, name: str) -> dict[str, dict[str, list[Item]]]:
     pictures = folder / "images" if (folder / "images").is_dir() else folder
     index = _index(folder / "index.json")
     sources: dict[str, dict[str, list[Item]]] = {}
+    teachers = folder / "cityscapes"
     for path in find_pictures(pictures, readers.PICTURES):
-        if path.stem.startswith(_HELD_BACK):
+        if path.is_relative_to(teachers) or path.stem.startswith(_HELD_BACK):
             continue
         source = path.stem.split("-")[0] if index else name
         item = Item(
             name=f"{source}/{path.relative_to(pictures).with_suffix('').as_posix()}",
             image=path,
-            teacher=_twin(folder / "cityscapes", path),
+            teacher=_twin(teachers, path),
             palette=CITYSCAPES,
         )
         splits = sources.setdefault(source, {"train": [], "val": []})
@@ -167,6 +173,16 @@ def _index(path: Path) -> dict[str, str]:
         if split not in ("train", "val"):
             raise InputError(f"{path}: the split {split!r} of {name} is neither train nor val")
     return index
+
+
+def _check_teachers(items: Sequence[Item]) -> None:
+    """Raises InputError for two pictures, of several subfolders, with one teacher's map."""
+    found: dict[Path, Path] = {}
+    for item in items:
+        if item.teacher and found.setdefault(item.teacher, item.image) != item.image:
+            raise InputError(
+                f"{item.teacher}: of {found[item.teacher]} or of {item.image}? Rename them"
+            )
 
 
 def _twin(folder: Path, image: Path) -> Path | None:

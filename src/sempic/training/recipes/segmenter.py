@@ -142,7 +142,7 @@ def _loaded(source: Source, classes: Taxonomy) -> Pictures | None:
             images.append(image)
             maps.append(known)
     if not images:
-        print(f"{source.name}: no picture has a label map, it is left out", flush=True)
+        print(f"{source.name}: no picture to learn from has a label map", flush=True)
         return None
     return Pictures(source.name, source.weight, images, maps)
 
@@ -150,12 +150,12 @@ def _loaded(source: Source, classes: Taxonomy) -> Pictures | None:
 class Validation:
     """IoU against human maps, in their classes, at a short side of 256 pixels."""
 
-    def __init__(self, items: Sequence[Item], classes: Taxonomy, enlarge: float) -> None:
+    def __init__(self, items: Sequence[Item], classes: Taxonomy) -> None:
         """Pictures without a human map, or of another palette than the first, are left out."""
         self.scenes: list[tuple[Image, LabelMap]] = []
         labelled = [item for item in items if item.labels is not None]
         palette = labelled[0].palette if labelled else classes.palette
-        self.enlarge, self.names, self.count = enlarge, palette.classes, palette.known
+        self.names, self.count = palette.classes, palette.known
         allowed = classes.of(palette)
         self.table = np.full(256, self.count, np.uint8)
         self.table[: classes.classes] = np.where(allowed.any(0), allowed.argmax(0), self.count)
@@ -172,7 +172,7 @@ class Validation:
         """IoU of each class over all pictures, and the mean; empty without a labelled pixel."""
         matrix = np.zeros((self.count, self.count + 1), np.int64)
         for image, truth in self.scenes:
-            guess = self.table[predict(network, image, self.enlarge)]
+            guess = self.table[predict(network, image, network.config.enlarge)]
             matrix += confusion(truth, guess, self.count)
         ious = iou(matrix)
         named = {n: float(v) for n, v in zip(self.names, ious, strict=False) if np.isfinite(v)}
@@ -191,13 +191,13 @@ class Segmenter(OwnRecipe):
         self.teachers = [self._load_teacher(path) for path in options.teacher]
         opened = open_sources(options.data, self.taxonomy)
         val = [i for s in opened for i in spread(s.val, options.judged)]
-        self.validation = Validation(val, self.taxonomy, options.enlarge)
+        self.validation = Validation(val, self.taxonomy)
         if not self.validation.scenes:
             print("no folder has a split val with label maps: nothing is validated", flush=True)
         loaded = (_loaded(source, self.taxonomy) for source in opened)
         sources = [pictures for pictures in loaded if pictures is not None]
         if not sources:
-            raise InputError(f"{', '.join(options.data)}: no picture has a label map")
+            raise InputError(f"{', '.join(options.data)}: no picture to learn from has a label map")
         if not any((map_ != UNKNOWN).any() for source in sources for map_ in source.known):
             raise InputError(
                 f"{', '.join(options.data)}: no pixel of a map is of any class of "
@@ -208,12 +208,19 @@ class Segmenter(OwnRecipe):
         print("pictures:", ", ".join(f"{s.name} {len(s.images)}" for s in sources))
         named = zip(self.taxonomy.palette.classes, weights, strict=False)
         print("class weights:", ", ".join(f"{n} {w:.2f}" for n, w in named), flush=True)
+        found = (frequency > 0) | self.taxonomy.groups.any(0)
+        if absent := [
+            n for n, f in zip(self.taxonomy.palette.classes, found, strict=False) if not f
+        ]:
+            print(f"no map has {', '.join(absent)}: not learned", flush=True)
         self.weight = torch.from_numpy(weights).to(device)
         self.groups = torch.from_numpy(self.taxonomy.groups)
         self.views = Views(
             sources, self.taxonomy, size=options.crop, heights=options.heights, device=device
         )
-        config = SegmenterConfig(backbone=options.backbone, classes=self.taxonomy.classes)
+        config = SegmenterConfig(
+            backbone=options.backbone, classes=self.taxonomy.classes, enlarge=options.enlarge
+        )
         network = SegmentationNet(config)
         network.palette = self.taxonomy.palette
         if options.init and begin:
@@ -282,5 +289,4 @@ class Segmenter(OwnRecipe):
         return self.validation.scores(self.averaged(state))
 
     def export(self, state: dict[str, Tensor], folder: Path) -> None:
-        network, enlarge = self.averaged(state), self.options.enlarge
-        export_segmenter(network, folder / "segmenter.onnx", enlarge=enlarge)
+        export_segmenter(self.averaged(state), folder / "segmenter.onnx")
