@@ -41,6 +41,11 @@ def test_confusion_iou_and_accuracy_are_those_of_the_formulas():
     assert metrics.miou(matrix) == pytest.approx(metrics.iou(matrix).mean())
 
 
+def test_all_256_ids_may_be_classes():
+    ids = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    assert metrics.miou(metrics.confusion(ids, ids, 256)) == 1
+
+
 def test_absent_classes_do_not_count():
     truth = np.zeros((4, 4), np.uint8)
     matrix = metrics.confusion(truth, truth, 3)

@@ -46,7 +46,7 @@ def confusion(truth: LabelMap, guess: LabelMap, classes: int) -> Counts:
     last column, as wrong.
     """
     known = truth < classes
-    found = np.minimum(guess[known], classes).astype(np.int64)
+    found = np.minimum(guess[known].astype(np.int64), classes)  # 256 is no uint8
     index = truth[known].astype(np.int64) * (classes + 1) + found
     return np.bincount(index, minlength=classes * (classes + 1)).reshape(classes, classes + 1)
 
