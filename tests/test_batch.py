@@ -189,6 +189,14 @@ def test_more_processes_than_a_machine_bears_are_refused(monkeypatch):
     batch.run(dies, many[1:], workers=1000)  # never more processes than jobs; nothing runs yet
 
 
+def test_no_jobs_are_no_work_and_an_unknown_engine_is_refused():
+    work = batch.Encode()
+    assert not any(map(list, (batch.here(work, []), batch.in_processes(work, [], 2))))
+    assert not list(batch.in_ray(work, [], 2))
+    with pytest.raises(InputError, match="engine 'dask' is not one of pool, ray"):
+        batch.run(work, [], engine="dask")
+
+
 @pytest.mark.filterwarnings("ignore")  # Ray's own
 def test_ray_makes_the_same_files_and_a_manifest(shots, capsys):
     pytest.importorskip("ray.data", reason="Ray is not installed (extra `ray`)")

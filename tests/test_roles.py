@@ -6,6 +6,7 @@ from conftest import FakeReceiver, FakeSegmenter, street
 
 import sempic
 from sempic import receive, roles, segment
+from sempic.check import Verifier
 from sempic.fields import of
 from sempic.options import DecodeOptions
 
@@ -40,6 +41,25 @@ def test_a_function_receives_the_controls_it_accepts():
     segmenter = roles.as_segmenter(lambda image: image[..., 0])
     assert (segmenter.palette, segmenter.voids) == (1, False)
     assert segmenter.predict(IMAGE)[1] is None
+
+
+@pytest.mark.parametrize("quality", [3, "lossless"])
+def test_networks_that_work_in_place_change_neither_the_picture_nor_the_stream(quality):
+    def labels(image):
+        return np.full(image.shape[:2], 3, np.uint8)
+
+    def in_place(image):
+        image[:] = 0
+        return labels(image)
+
+    def stream(image, found):
+        verifier = Verifier(predict=lambda image: (found(image), None), palette=1, digest="0" * 8)
+        codec = sempic.Codec(found, picture, verifier=verifier)
+        return codec.encode(image, check=True, label_quality=quality)
+
+    given = IMAGE.copy()
+    assert stream(given, in_place) == stream(IMAGE, labels)
+    assert np.array_equal(given, IMAGE)
 
 
 def test_unsupported_controls_are_refused_unless_default():

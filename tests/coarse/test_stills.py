@@ -50,6 +50,12 @@ def test_every_size_is_coded(codec, size):
     assert coarse.decode(payload, codec=codec).y.shape == size
 
 
+@pytest.mark.parametrize("quality", [0, 1, 2, 51])
+def test_the_ends_of_the_scale_are_coded(codec, quality):
+    payload = coarse.encode(IMAGE, codec=codec, quality=quality)
+    assert coarse.decode(payload, codec=codec).y.shape == IMAGE.shape[:2]
+
+
 def test_damaged_bytes_are_refused_or_fit_the_header(codec, capfd):
     payload = coarse.encode(IMAGE, codec=codec, quality=45)
     step = max(1, len(payload) // 60)

@@ -25,6 +25,8 @@ def test_ms_ssim_falls_with_noise():
     assert metrics.ms_ssim(a, a) == pytest.approx(1)
     assert 1 > metrics.ms_ssim(a, noisy[0]) > metrics.ms_ssim(a, noisy[1]) > 0
     assert np.isnan(metrics.ms_ssim(a[:160], a[:160]))
+    assert np.isnan(metrics.ms_ssim(a[:175], a[:175]))
+    assert metrics.ms_ssim(a[:176], a[:176]) == pytest.approx(1)
 
 
 def test_confusion_iou_and_accuracy_are_those_of_the_formulas():
@@ -39,6 +41,11 @@ def test_confusion_iou_and_accuracy_are_those_of_the_formulas():
         assert metrics.iou(matrix)[c] == pytest.approx(both.sum() / either.sum())
     assert metrics.pixel_accuracy(matrix) == pytest.approx((truth == guess)[known].mean())
     assert metrics.miou(matrix) == pytest.approx(metrics.iou(matrix).mean())
+
+
+def test_all_256_ids_may_be_classes():
+    ids = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    assert metrics.miou(metrics.confusion(ids, ids, 256)) == 1
 
 
 def test_absent_classes_do_not_count():

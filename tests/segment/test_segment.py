@@ -192,12 +192,12 @@ def test_a_model_of_transformers(picture, monkeypatch):
 
     class Pipe:
         def __init__(self, task, model):
-            names = {"road": 0, "Sky": 1} if model == "a/street" else {"dog": 0}
-            config = types.SimpleNamespace(label2id=names)
+            names = {0: "road", 1: "Sky"} if model == "a/street" else {0: "dog"}
+            config = types.SimpleNamespace(id2label=names, label2id=None)
             self.model = types.SimpleNamespace(config=config)
 
         def __call__(self, image, subtask):
-            if "dog" in self.model.config.label2id:
+            if "dog" in self.model.config.id2label.values():
                 raise ValueError("Subtask semantic is not supported")
             return [{"label": "Sky", "mask": mask}]
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from sempic import processes
+from sempic import checks, processes
 from sempic.batch.work import Record, Work, attempt
 from sempic.errors import InputError, install_hint, line, refused
 from sempic.jobs import Job
@@ -28,8 +28,8 @@ Done = Iterator[tuple[Job, list[Record]]]
 
 def run(work: Work, jobs: list[Job], *, engine: str = "pool", workers: int = 1) -> Done:
     """Run work with one of ENGINES: "pool" (local processes; this process for one worker) or
-    "ray". Raises InputError for more than `processes.most` local ones."""
-    if engine == "ray" and jobs:
+    "ray". Raises InputError for another engine, or more than `processes.most` local ones."""
+    if checks.one_of("engine", engine, ENGINES) == "ray":
         return in_ray(work, jobs, workers)
     count = bounded(min(workers, len(jobs)))
     if count > 1:
@@ -138,6 +138,8 @@ def in_ray(work: Work, jobs: list[Job], workers: int) -> Done:
     Raises:
         InputError: Ray is missing, or the cluster fails.
     """
+    if not jobs:  # Ray Data takes no empty lists
+        return
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_worker_niceness", "0")  # keep the user's niceness
     try:

@@ -72,7 +72,7 @@ def started(verifier: Verifier, picture: Image) -> Verifier:
     `predict` of this very array waits for that result.
     """
     executor = ThreadPoolExecutor(1)
-    prediction = executor.submit(verifier.predict, picture)
+    prediction = executor.submit(verifier.predict, picture.copy())  # it may work in place
     executor.shutdown(wait=False)
 
     def predict(shown: Image) -> tuple[LabelMap, Probabilities | None]:

@@ -51,6 +51,8 @@ def _encode(codec: str, rgb: Image, quality: int, chroma: str) -> bytes:
     }
     out = io.BytesIO()
     setting = round(float(np.interp(quality, _QUALITIES, _SETTINGS[codec])))
+    if codec == "jxl":
+        setting = min(setting, 99)  # 100 asks for lossless mode, which the plugin refuses here
     PIL.Image.fromarray(rgb).save(out, codec.upper(), quality=setting, **options[codec])
     return out.getvalue()
 

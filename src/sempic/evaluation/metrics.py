@@ -25,10 +25,10 @@ def psnr(a: Image, b: Image) -> float:
 def ms_ssim(a: Image, b: Image) -> float:
     """Multi-scale structural similarity (Wang et al. 2003) of RGB, 1 for equal pictures.
 
-    NaN if the short side is 160 pixels or less: the coarsest of the five scales would be smaller
-    than the window.
+    NaN if the short side is below 176 pixels: the coarsest of the five scales would be smaller than
+    the window of 11 pixels.
     """
-    if min(a.shape[:2]) <= 160:
+    if min(a.shape[:2]) < 176:
         return float("nan")
     import torch
     from torchmetrics.functional.image import (
@@ -46,7 +46,7 @@ def confusion(truth: LabelMap, guess: LabelMap, classes: int) -> Counts:
     last column, as wrong.
     """
     known = truth < classes
-    found = np.minimum(guess[known], classes).astype(np.int64)
+    found = np.minimum(guess[known].astype(np.int64), classes)  # 256 is no uint8
     index = truth[known].astype(np.int64) * (classes + 1) + found
     return np.bincount(index, minlength=classes * (classes + 1)).reshape(classes, classes + 1)
 

@@ -142,8 +142,8 @@ class HubSegmenter:
         what = f"{self._name}: transformers cannot load it"
         with refused(ModelError, what, Exception, unfit=True):
             self._pipe = pipeline("image-segmentation", model=name)
-        names = self._pipe.model.config.label2id
-        self._ids = {str(label).lower(): int(number) for label, number in names.items()}
+        names = self._pipe.model.config.id2label  # the pipeline's; `label2id` may be missing
+        self._ids = {str(label).lower(): int(number) for number, label in names.items()}
         cityscapes = {label: number for number, label in enumerate(CITYSCAPES.classes)}
         known = set(self._ids) <= set(cityscapes)
         self._ids = {label: cityscapes[label] for label in self._ids} if known else self._ids

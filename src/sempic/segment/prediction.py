@@ -76,7 +76,8 @@ def predict(
     Raises ModelError if the output is no label map of the segmenter's palette, or its
     probabilities are malformed.
     """
-    output = (segmenter(pixels), None) if quality == LOSSLESS else segmenter.predict(pixels)
+    image = pixels.copy()  # a segmenter may work in place; `pixels` are coded as well
+    output = (segmenter(image), None) if quality == LOSSLESS else segmenter.predict(image)
     palette = segmenter.palette
     found = codec.check_prediction("segmenter", output, pixels, palette, ignore_label)
     return Prediction(*found, palette, segmenter.voids)
