@@ -287,7 +287,9 @@ class Codec:
 
             verifier = check.started(verifier, pixels)
         palette, halved = options.known_palette.id, False
-        seen = sent_labels
+        seen = sent_labels  # objects that are ignored can be imagined
+        if sent_labels is not None:
+            sent_labels = options.known_palette.settle(sent_labels, options.ignore_label)
         coded = drafts.Coded()
         if labels is None:
             halved = options.label_quality != LOSSLESS and halving.is_soft(pixels)
@@ -348,7 +350,9 @@ class Codec:
         with ThreadPoolExecutor(1) as helper:
             if not options.targeted and runtime.threads() != 1:
                 coding = helper.submit(drafts.code, pixels, palette, halved, options)
-            labels = prediction.map_for_still(options.found_quality, options.importance)
+            labels = prediction.map_for_still(
+                options.found_quality, options.importance, options.ignore_label
+            )
         if labels is None:
             return None, None, palette, drafts.Coded()
 
