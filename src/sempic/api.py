@@ -238,7 +238,7 @@ class Codec:
             label_quality: 1 (fewest bits) … 5 (fewest changes) of `sempic.simplify`, or "lossless".
                 None: "lossless" for `labels`, DEFAULT_LABEL_QUALITY for the segmenter's map.
             importance: weight of a pixel by class, for `label_quality`; default 1, `math.inf`:
-                never changed.
+                never removed.
             ignore_label: an id, in `labels` or of the segmenter, that is sent as void.
             model: `model_id` of the intended receiver, 1…14; others decode with a warning. 0: any.
             keep: names of classes: their objects in the map are sent in windows (`sempic.windows`).

@@ -120,6 +120,24 @@ def test_imagined_classes_are_in_no_window(draft):
         assert not cells[rows, window.x // 8 : -(-(window.x + width) // 8)].any()
 
 
+def test_regions_that_no_window_may_show_hinder_no_others():
+    """They were tried first, and failed, where the others seemed too large."""
+    image = np.full((*SIZE, 3), 90, np.uint8)
+    image[16:28, 16:28] = image[40:90, 40:120] = (20, 30, 250)  # flat: cheaper than RATE
+    small = coarse.encode(coarse.downscale(image, 4), quality=36)
+    draft = Draft(width=SIZE[1], height=SIZE[0], coarse=small)
+    never = np.zeros(layout.grid(SIZE[1], SIZE[0])[::-1], bool)
+    never[:5] = True
+    how = {"verifier": VERIFIER, "paint": Painter(ghost=False), "never": never}
+    plain, room = draft.pack(), 10_000
+    for _ in range(2):
+        budget = (room + check.CHUNK + 0.5) / len(plain)
+        stream = check.run(image, draft, plain, sent=np.zeros_like(never), budget=budget, **how)
+        (window,) = unpack(stream).windows
+        assert (window.x, window.y) == (32, 40)
+        room = len(container.read(stream).windows)
+
+
 def test_windows_of_the_draft_stay(draft):
     sent = np.zeros(layout.grid(SIZE[1], SIZE[0])[::-1], bool)
     sent[0, 0] = True
