@@ -287,8 +287,9 @@ class Codec:
 
             verifier = check.started(verifier, pixels)
         palette, halved = options.known_palette.id, False
-        seen = sent_labels  # objects that are ignored can be imagined
+        seen = []
         if sent_labels is not None:
+            seen = [sent_labels]
             sent_labels = options.known_palette.settle(sent_labels, options.ignore_label)
         coded = drafts.Coded()
         if labels is None:
@@ -330,10 +331,10 @@ class Codec:
 
     def _find_map(
         self, pixels: Image, options: EncodeOptions, halved: bool
-    ) -> tuple[LabelMap | None, LabelMap | None, int, Coded]:
+    ) -> tuple[LabelMap | None, list[LabelMap], int, Coded]:
         """The segmenter's map as sent (None: it recognises too little) and, if classes are to be
-        imagined, as found; their palette; for a fixed quality also the coarse picture, which a
-        second thread codes at the same time."""
+        imagined, as found, and without `ignore_label`; their palette; for a fixed quality also the
+        coarse picture, which a second thread codes at the same time."""
         from concurrent.futures import ThreadPoolExecutor
 
         from sempic import drafts
@@ -345,23 +346,27 @@ class Codec:
             raise InputError(f"the segmenter's classes cannot be named in palette {name}")
         prediction = self._predict(coarse.downscale(pixels, 2) if halved else pixels, options)
         if prediction is None:
-            return None, None, palette, drafts.Coded()
+            return None, [], palette, drafts.Coded()
         coding = None
         with ThreadPoolExecutor(1) as helper:
             if not options.targeted and runtime.threads() != 1:
                 coding = helper.submit(drafts.code, pixels, palette, halved, options)
-            labels = prediction.map_for_still(
-                options.found_quality, options.importance, options.ignore_label
-            )
+            how = options.found_quality, options.importance
+            labels = prediction.map_for_still(*how, options.ignore_label)
         if labels is None:
-            return None, None, palette, drafts.Coded()
+            return None, [], palette, drafts.Coded()
 
         def full(map_: LabelMap) -> LabelMap:
             size = pixels.shape[:2]
             return translate(codec.repeated(map_, 2, size) if halved else map_, found, palette)
 
-        seen = full(prediction.labels) if options.imagine else None
-        return full(labels), seen, palette, coding.result() if coding else drafts.Coded()
+        seen = [prediction.labels] if options.imagine else []
+        if seen and options.ignore_label is not None:
+            whole = prediction.map_for_still(*how)
+            if whole is not None:
+                seen.append(whole)
+        coded = coding.result() if coding else drafts.Coded()
+        return full(labels), [*map(full, seen)], palette, coded
 
     def find_labels(self, pixels: Image) -> tuple[LabelMap | None, int]:
         """The segmenter's map as `encode` sends it by default, None if the segmenter recognises too

@@ -44,7 +44,7 @@ class Drafts:
         verifier: Verifier | None,
         paint: Callable[[Scene], Image],
         *,
-        seen: LabelMap | None,
+        seen: Collection[LabelMap],
         full: tuple[int, int],
     ) -> None:
         """
@@ -54,8 +54,8 @@ class Drafts:
             options: of the encoding.
             verifier: of the check; None: there is no check.
             paint: the receiver, for the check.
-            seen: the map before it was simplified, uint8 (H, W), if classes are to be imagined;
-                None: there is none.
+            seen: the map before it was simplified, and before a class became void, each uint8
+                (H, W), if classes are to be imagined.
             full: (height, width) of the picture that `keep_boxes` refer to.
 
         Raises InputError: a class that is not in the palette or that is to be kept and imagined, or
@@ -71,11 +71,12 @@ class Drafts:
         """The cells that no window may touch."""
         if not options.imagine:
             self._never = np.zeros_like(sent)
-        elif plain.labels is None or seen is None:  # objects may be anywhere
+        elif plain.labels is None:  # objects may be anywhere
             self._never = np.ones_like(sent)
         else:  # of objects that the sent map leaves out, too
             self._never = choice.imagined(plain.labels, palette, options.imagine)
-            self._never |= choice.imagined(seen, palette, options.imagine)
+            for map_ in seen:
+                self._never |= choice.imagined(map_, palette, options.imagine)
             if verifier is not None:
                 from sempic import check
 

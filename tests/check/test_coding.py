@@ -24,7 +24,7 @@ from sempic import (
 from sempic.batch import work
 from sempic.errors import InputError, ModelError, RateError
 from sempic.options import EncodeOptions
-from sempic.palette import CAMVID
+from sempic.palette import CAMVID, CITYSCAPES
 
 IMAGE, LABELS = street(96, 128)
 CAR = (LABELS == 8, (64, 48, 24, 32))
@@ -208,6 +208,30 @@ def test_imagined_objects_that_the_sent_map_leaves_out_are_in_no_window(own):
     assert not (scene.labels == number).any()
     assert covered(stream).any()
     assert not covered(stream)[known == number].any()
+
+
+def test_an_ignored_class_is_imagined_where_the_map_would_have_it():
+    """The map of least risk has more people than the likeliest classes."""
+
+    class Risky:
+        palette, voids = CITYSCAPES.id, True
+
+        def __call__(self, image):
+            return np.where(LABELS == 3, 0, 2).astype(np.uint8)
+
+        def predict(self, image):
+            labels = self(image)
+            probable = np.where(labels == np.arange(19)[:, None, None], 250, 0).astype(np.uint8)
+            probable[2, 8:24, 8:24], probable[11, 8:24, 8:24] = 130, 120
+            return labels, probable
+
+    coder, options = sempic.Codec(Risky(), Blurred()), {"keep_boxes": [(0, 0, 128, 96)]}
+    people = sempic.unpack(coder.encode(IMAGE, **options)).labels == 11
+    assert people.any()
+    for ignored in (None, 11):
+        stream = coder.encode(IMAGE, imagine="person", ignore_label=ignored, **options)
+        assert covered(stream).any()
+        assert not covered(stream)[people].any()
 
 
 @pytest.mark.parametrize("own", [True, False], ids=["own", "found"])

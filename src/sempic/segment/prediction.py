@@ -69,7 +69,7 @@ class Prediction(NamedTuple):
             return self._replace(labels=labels).map_to_send(quality, importance)
         labels = decide(self.labels, self.probabilities, palette)
         found = self._replace(labels=labels).map_to_send(quality, importance)
-        found = palette.settle(found, ignore_label)  # at last: by the probabilities it is no void
+        found = palette.settle(found, ignore_label)  # last: least risk finds it again
         return found if self.is_informative(found) else None
 
     def is_informative(self, sent: LabelMap) -> bool:
