@@ -346,6 +346,29 @@ def test_an_ignore_label_that_no_segmenter_gives_is_said(codec):
     codec.encode(IMAGE, ignore_label=3)  # no warning, whether the map has it or not
 
 
+@pytest.mark.parametrize("quality", [1, 5, "lossless"])
+def test_an_ignored_class_is_void_whatever_its_probability(quality):
+    """The map of least risk had people and vehicles again, also in place of other classes."""
+
+    class Risky(Unsure):
+        def __call__(self, image):
+            labels = super().__call__(image)
+            labels[4:12, 4:12] = 11
+            return labels
+
+        def predict(self, image):
+            labels, probabilities = super().predict(image)
+            probabilities[:, 4:12, 4:12] = 4
+            probabilities[11, 4:12, 4:12] = 180
+            return labels, probabilities
+
+    coder = sempic.Codec(Risky())
+    whole = sempic.unpack(coder.encode(GREY, label_quality=quality)).labels
+    for number in (0, 11):
+        sent = sempic.unpack(coder.encode(GREY, label_quality=quality, ignore_label=number)).labels
+        assert np.array_equal(sent, np.where(whole == number, 19, whole))
+
+
 def test_a_map_of_one_class_is_not_sent():
     class Sure(Unsure):
         def __call__(self, image):

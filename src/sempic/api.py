@@ -238,7 +238,7 @@ class Codec:
             label_quality: 1 (fewest bits) … 5 (fewest changes) of `sempic.simplify`, or "lossless".
                 None: "lossless" for `labels`, DEFAULT_LABEL_QUALITY for the segmenter's map.
             importance: weight of a pixel by class, for `label_quality`; default 1, `math.inf`:
-                never changed.
+                never removed.
             ignore_label: an id, in `labels` or of the segmenter, that is sent as void.
             model: `model_id` of the intended receiver, 1…14; others decode with a warning. 0: any.
             keep: names of classes: their objects in the map are sent in windows (`sempic.windows`).
@@ -287,7 +287,10 @@ class Codec:
 
             verifier = check.started(verifier, pixels)
         palette, halved = options.known_palette.id, False
-        seen = sent_labels
+        seen = []
+        if sent_labels is not None:
+            seen = [sent_labels]
+            sent_labels = options.known_palette.settle(sent_labels, options.ignore_label)
         coded = drafts.Coded()
         if labels is None:
             halved = options.label_quality != LOSSLESS and halving.is_soft(pixels)
@@ -328,10 +331,10 @@ class Codec:
 
     def _find_map(
         self, pixels: Image, options: EncodeOptions, halved: bool
-    ) -> tuple[LabelMap | None, LabelMap | None, int, Coded]:
+    ) -> tuple[LabelMap | None, list[LabelMap], int, Coded]:
         """The segmenter's map as sent (None: it recognises too little) and, if classes are to be
-        imagined, as found; their palette; for a fixed quality also the coarse picture, which a
-        second thread codes at the same time."""
+        imagined, as found, and without `ignore_label`; their palette; for a fixed quality also the
+        coarse picture, which a second thread codes at the same time."""
         from concurrent.futures import ThreadPoolExecutor
 
         from sempic import drafts
@@ -343,21 +346,27 @@ class Codec:
             raise InputError(f"the segmenter's classes cannot be named in palette {name}")
         prediction = self._predict(coarse.downscale(pixels, 2) if halved else pixels, options)
         if prediction is None:
-            return None, None, palette, drafts.Coded()
+            return None, [], palette, drafts.Coded()
         coding = None
         with ThreadPoolExecutor(1) as helper:
             if not options.targeted and runtime.threads() != 1:
                 coding = helper.submit(drafts.code, pixels, palette, halved, options)
-            labels = prediction.map_for_still(options.found_quality, options.importance)
+            how = options.found_quality, options.importance
+            labels = prediction.map_for_still(*how, options.ignore_label)
         if labels is None:
-            return None, None, palette, drafts.Coded()
+            return None, [], palette, drafts.Coded()
 
         def full(map_: LabelMap) -> LabelMap:
             size = pixels.shape[:2]
             return translate(codec.repeated(map_, 2, size) if halved else map_, found, palette)
 
-        seen = full(prediction.labels) if options.imagine else None
-        return full(labels), seen, palette, coding.result() if coding else drafts.Coded()
+        seen = [prediction.labels] if options.imagine else []
+        if seen and options.ignore_label is not None:
+            whole = prediction.map_for_still(*how)
+            if whole is not None:
+                seen.append(whole)
+        coded = coding.result() if coding else drafts.Coded()
+        return full(labels), [*map(full, seen)], palette, coded
 
     def find_labels(self, pixels: Image) -> tuple[LabelMap | None, int]:
         """The segmenter's map as `encode` sends it by default, None if the segmenter recognises too

@@ -291,7 +291,8 @@ def check_labels(labels: LabelMap, *, width: int, height: int, palette: int) -> 
 def check_prediction(
     network: str, found: Any, picture: Image, palette: int, ignore_label: int | None = None
 ) -> tuple[LabelMap, Probabilities | None]:
-    """The map, with `ignore_label` as void, and the probabilities of `roles.Segmenter.predict`.
+    """The map, with an `ignore_label` outside the palette as void, and the probabilities of
+    `roles.Segmenter.predict`.
 
     Raises ModelError, which names the network's role, if they do not fit picture or palette.
     """
@@ -303,13 +304,10 @@ def check_prediction(
     with naming(f"the {network}'s map is invalid", ModelError):
         known = by_id(palette)
         check_map(labels, width=width, height=height)
-    if (
-        ignore_label is not None
-        and ignore_label >= len(known.classes)
-        and ignore_label not in labels
-    ):
-        warn(f"the ignore label has no effect: {ignore_label} is no id of palette {known.name}")
-    labels = known.settle(labels, ignore_label)
+    unknown = known.unknown(ignore_label)
+    if unknown is not None and unknown not in labels:
+        warn(f"the ignore label has no effect: {unknown} is no id of palette {known.name}")
+    labels = known.settle(labels, unknown)
     with naming(f"the {network}'s map is invalid", ModelError):
         check_labels(labels, width=width, height=height, palette=palette)
     if probabilities is not None and (

@@ -14,7 +14,7 @@ from sempic import coarse, codec, critical, progress, simplify, texture, windows
 from sempic.codec import Draft
 from sempic.errors import ImageError, InputError, LabelMapError, RateError, naming, warn
 from sempic.options import LOSSLESS, QUALITY, UNMAPPED, EncodeOptions
-from sempic.palette import PALETTES, Palette, alike
+from sempic.palette import PALETTES, Palette
 from sempic.scene import Image, LabelMap, Scene, half_map
 from sempic.windows import choice, layout
 from sempic.windows.choice import Box
@@ -44,7 +44,7 @@ class Drafts:
         verifier: Verifier | None,
         paint: Callable[[Scene], Image],
         *,
-        seen: LabelMap | None,
+        seen: Collection[LabelMap],
         full: tuple[int, int],
     ) -> None:
         """
@@ -54,8 +54,8 @@ class Drafts:
             options: of the encoding.
             verifier: of the check; None: there is no check.
             paint: the receiver, for the check.
-            seen: the map before it was simplified, uint8 (H, W), if classes are to be imagined;
-                None: there is none.
+            seen: the map before it was simplified, and before a class became void, each uint8
+                (H, W), if classes are to be imagined.
             full: (height, width) of the picture that `keep_boxes` refer to.
 
         Raises InputError: a class that is not in the palette or that is to be kept and imagined, or
@@ -71,11 +71,16 @@ class Drafts:
         """The cells that no window may touch."""
         if not options.imagine:
             self._never = np.zeros_like(sent)
-        elif plain.labels is None or seen is None:  # objects may be anywhere
+        elif plain.labels is None:  # objects may be anywhere
             self._never = np.ones_like(sent)
         else:  # of objects that the sent map leaves out, too
             self._never = choice.imagined(plain.labels, palette, options.imagine)
-            self._never |= choice.imagined(seen, palette, options.imagine)
+            for map_ in seen:
+                self._never |= choice.imagined(map_, palette, options.imagine)
+            if verifier is not None:
+                from sempic import check
+
+                self._never |= check.imagined(pixels, verifier, options.imagine, palette)
         self._sent = sent & ~self._never
         """The cells that the options send in windows."""
         to_send = options.keep or options.keep_boxes or options.check
@@ -83,7 +88,11 @@ class Drafts:
             warn("without a label map no window is sent: classes to imagine may be anywhere")
         elif plain.labels is None and options.keep:
             warn("without a label map no class is kept: its objects cannot be located")
-        self._plain = dataclasses.replace(plain, texture=_texture(pixels, plain, palette))
+        levels = _texture(pixels, plain, palette)
+        if plain.labels is not None:
+            unsaid = choice.imagined_numbers(options.imagine, palette)
+            levels = {number: levels[number] for number in levels.keys() - unsaid}
+        self._plain = dataclasses.replace(plain, texture=levels)
         self._made: dict[int, tuple[Draft, bytes]] = {}
 
     def best(self, levels: list[int]) -> bytes:
@@ -146,8 +155,7 @@ class Drafts:
             return stream
         from sempic import check
 
-        options, palette = self._options, PALETTES[self._verifier.palette]
-        imagined = [name for name in options.imagine if alike(name, palette) is not None]
+        options = self._options
         with progress.waiting("checking what is lost", aloud=False):
             return check.run(
                 self._pixels,
@@ -158,7 +166,7 @@ class Drafts:
                 budget=options.check_budget,
                 table=options.table,
                 sent=self._sent,
-                never=lambda before: self._never | choice.imagined(before, palette, imagined),
+                never=self._never,
             )
 
     def _size(self, level: int) -> int:
@@ -203,7 +211,8 @@ def code(pixels: Image, palette: int, halved: bool, options: EncodeOptions) -> C
 def settled(
     labels: npt.NDArray[np.uint8] | str | None, pixels: Image, options: EncodeOptions
 ) -> LabelMap | None:
-    """The user's label map, checked, with 255 and `ignore_label` as void; None for None or "none".
+    """The user's label map, checked, with 255 as void, and an `ignore_label` outside the palette;
+    None for None or "none".
 
     Warns, for "none", of options that have no effect without a map. Raises InputError or
     LabelMapError.
@@ -226,7 +235,7 @@ def settled(
             "upright first (EXIF), and the map must be upright, too"
         )
     codec.check_map(labels, width=width, height=height)
-    labels = palette.settle(labels, options.ignore_label)
+    labels = palette.settle(labels, palette.unknown(options.ignore_label))
     codec.check_labels(labels, width=width, height=height, palette=palette.id)
     return labels
 

@@ -178,7 +178,7 @@ class EncodeOptions(SenderOptions):
         f"own map, {DEFAULT_LABEL_QUALITY} for the segmenter's"
     )
     importance: Mapping[str, float] | None = option(
-        "weight of a pixel of a class for the label quality; default 1, inf: never changed",
+        "weight of a pixel of a class for the label quality; default 1, inf: never removed",
         None,
         check=_importance,
         metavar="CLASS=WEIGHT",
@@ -219,7 +219,7 @@ class EncodeOptions(SenderOptions):
         console="; a JSON file",
     )
     check_budget: float = option(
-        "most that the check may add, as a share of the stream",
+        "most that windows of the check may add, as a share of the stream",
         BUDGET,
         low=0,
         high=100,

@@ -115,6 +115,10 @@ class Palette:
         ids: LabelMap = first[position].astype(np.uint8)
         return ids
 
+    def unknown(self, number: int | None) -> int | None:
+        """A number that is no id of the palette; None for an id or None."""
+        return None if number is None or number < len(self.classes) else number
+
     def settle(self, labels: LabelMap, ignore_label: int | None = None) -> LabelMap:
         """The ids of a file, uint8 (H, W), as ids of the palette: 255 becomes `last`,
         `ignore_label` becomes void, and other ids stay, known or not.

@@ -24,7 +24,7 @@ from sempic import (
 from sempic.batch import work
 from sempic.errors import InputError, ModelError, RateError
 from sempic.options import EncodeOptions
-from sempic.palette import CAMVID
+from sempic.palette import CAMVID, CITYSCAPES
 
 IMAGE, LABELS = street(96, 128)
 CAR = (LABELS == 8, (64, 48, 24, 32))
@@ -58,6 +58,14 @@ def shown(stream):
     return [(w.x, w.y, *w.picture.shape[:2]) for w in sempic.unpack(stream).windows]
 
 
+def covered(stream):
+    """Which pixels windows show."""
+    sent = np.zeros(LABELS.shape, bool)
+    for x, y, height, width in shown(stream):
+        sent[y : y + height, x : x + width] = True
+    return sent
+
+
 def test_without_these_options_the_stream_is_unchanged(codec):
     payload = coarse.encode(coarse.downscale(IMAGE, 4), quality=36)
     said = texture.choose(IMAGE, LABELS, CAMVID)
@@ -87,11 +95,8 @@ def test_kept_boxes_scale_with_the_picture(codec):
 
 def test_imagined_classes_are_in_no_kept_box(codec):
     stream = codec.encode(IMAGE, labels=LABELS, keep_boxes=[(0, 0, 128, 96)], imagine="car")
-    sent = np.zeros((96, 128), bool)
-    for x, y, height, width in shown(stream):
-        sent[y : y + height, x : x + width] = True
-    assert not sent[CAR[0]].any()
-    assert sent.mean() > 0.7
+    assert not covered(stream)[CAR[0]].any()
+    assert covered(stream).mean() > 0.7
     more = {"check": True, "check_budget": 9.0, "imagine": "car"}
     assert shown(codec.encode(IMAGE, labels=LABELS, **more)) == []
     with pytest.warns(sempic.SempicWarning, match="^without a label map no window is sent"):
@@ -201,11 +206,77 @@ def test_imagined_objects_that_the_sent_map_leaves_out_are_in_no_window(own):
     scene = sempic.unpack(stream)
     assert scene.labels is not None
     assert not (scene.labels == number).any()
-    covered = np.zeros(LABELS.shape, bool)
-    for w in scene.windows:
-        covered[w.y : w.y + w.picture.shape[0], w.x : w.x + w.picture.shape[1]] = True
-    assert covered.any()
-    assert not covered[known == number].any()
+    assert covered(stream).any()
+    assert not covered(stream)[known == number].any()
+
+
+def test_an_ignored_class_is_imagined_where_the_map_would_have_it():
+    """The map of least risk has more people than the likeliest classes."""
+
+    class Risky:
+        palette, voids = CITYSCAPES.id, True
+
+        def __call__(self, image):
+            return np.where(LABELS == 3, 0, 2).astype(np.uint8)
+
+        def predict(self, image):
+            labels = self(image)
+            probable = np.where(labels == np.arange(19)[:, None, None], 250, 0).astype(np.uint8)
+            probable[2, 8:24, 8:24], probable[11, 8:24, 8:24] = 130, 120
+            return labels, probable
+
+    coder, options = sempic.Codec(Risky(), Blurred()), {"keep_boxes": [(0, 0, 128, 96)]}
+    people = sempic.unpack(coder.encode(IMAGE, **options)).labels == 11
+    assert people.any()
+    for ignored in (None, 11):
+        stream = coder.encode(IMAGE, imagine="person", ignore_label=ignored, **options)
+        assert covered(stream).any()
+        assert not covered(stream)[people].any()
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own", "found"])
+def test_imagined_objects_that_are_ignored_are_in_no_window(own):
+    coder = sempic.Codec(lambda image: LABELS, Blurred())
+    more = {"labels": LABELS} if own else {}
+    boxes = [(0, 0, 128, 96)]
+    stream = coder.encode(IMAGE, keep_boxes=boxes, imagine="car", ignore_label=8, **more)
+    assert not (sempic.unpack(stream).labels == 8).any()
+    assert covered(stream).mean() > 0.7
+    assert not covered(stream)[LABELS == 8].any()
+
+
+def test_imagined_objects_that_only_the_verifier_finds_are_in_no_window():
+    """Also those of which it is not sure, and of classes that are one in the map's palette."""
+    cityscapes = palette.CITYSCAPES
+    seen = np.full(LABELS.shape, cityscapes.classes.index("road"), np.uint8)
+    seen[8:20, 8:20], unsure = cityscapes.classes.index("truck"), np.s_[60:70, 100:110]
+
+    def predict(image):
+        probabilities = np.where(seen == np.arange(19)[:, None, None], 255, 0).astype(np.uint8)
+        for name in ("car", "bus"):
+            probabilities[(cityscapes.classes.index(name), *unsure)] = 40  # of 255
+        return seen, probabilities
+
+    verifier = check.Verifier(predict=predict, palette=cityscapes.id, digest="0badcafe")
+    coder = sempic.Codec(FakeSegmenter(), Blurred(), verifier)
+    bare = np.where(LABELS == 8, 3, LABELS)
+    options = {"labels": bare, "keep_boxes": [(0, 0, 128, 96)], "check": True}
+    assert covered(coder.encode(IMAGE, **options)).all()
+    there = seen == cityscapes.classes.index("truck")
+    there[unsure] = True
+    sent = covered(coder.encode(IMAGE, imagine="car", **options))
+    assert not sent[there].any()
+    assert sent.mean() > 0.8
+    with_trucks = covered(coder.encode(IMAGE, imagine="bus", palette="cityscapes", **options))
+    assert with_trucks[8:20, 8:20].all()
+
+
+def test_the_texture_of_imagined_classes_is_not_sent():
+    flat = np.full_like(IMAGE, 90)
+    coder = sempic.Codec(FakeSegmenter(), Blurred())
+    sent = sempic.unpack(coder.encode(flat, labels=LABELS)).texture
+    rest = sempic.unpack(coder.encode(flat, labels=LABELS, imagine="road")).texture
+    assert {**rest, 3: sent[3]} == sent != rest
 
 
 @pytest.mark.parametrize("box", [(128, 0, 5, 5), (0, 96, 5, 5), (-5, 0, 5, 5), (0, -5, 5, 5)])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sempic.check import objects
-from sempic.critical import GROUPS, table
+from sempic.critical import GROUPS, Tally, table
 from sempic.errors import InputError
 from sempic.palette import CAMVID, CITYSCAPES
 
@@ -57,6 +57,14 @@ def test_lost_and_invented_objects_have_places():
     assert (invented.rows, invented.columns) == (slice(20, 30), slice(40, 52))
     assert changes["people"].tally.kept == 0
     assert not changes["two-wheelers"].seen
+
+
+def test_an_object_near_one_of_the_original_is_not_invented():
+    before, after = np.zeros((2, 40, 60), np.uint8)
+    before[5:15, 5:15], after[5:15, 16:26] = 9, 9
+    assert objects.compare(before, after, CAMVID)["people"].tally == Tally(1, 1, 0)
+    after = np.roll(after, 1, axis=1)
+    assert objects.compare(before, after, CAMVID)["people"].tally == Tally(1, 1, 1)
 
 
 def test_groups_become_ids_of_a_palette():

@@ -11,7 +11,7 @@ import bisect
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -24,7 +24,7 @@ from sempic.check.objects import compare, ids, mask, regions, within
 from sempic.codec import Draft, check_prediction
 from sempic.critical import BUDGET, GROUPS, Groups, Receipt, Table
 from sempic.errors import InputError
-from sempic.palette import PALETTES, by_id
+from sempic.palette import PALETTES, Palette, alike, by_id
 from sempic.scene import Image, LabelMap, Probabilities, Scene
 from sempic.windows import choice, layout
 from sempic.windows.layout import Cells
@@ -32,7 +32,7 @@ from sempic.windows.layout import Cells
 Likely: TypeAlias = npt.NDArray[np.float32]
 """float32 (H, W), 0…1."""
 
-__all__ = ["SIDE", "Verifier", "run", "started"]
+__all__ = ["SIDE", "Verifier", "imagined", "run", "started"]
 
 CHUNK = 3
 """Most bytes of a chunk's head, for payloads below 2^17 bytes."""
@@ -81,6 +81,27 @@ def started(verifier: Verifier, picture: Image) -> Verifier:
     return dataclasses.replace(verifier, predict=predict)
 
 
+def imagined(
+    picture: Image, verifier: Verifier, classes: Collection[str], palette: Palette
+) -> Cells:
+    """The cells of objects of classes to imagine, by the verifier, also where it is not sure: a
+    check would send them.
+
+    picture: uint8 (H, W, 3), the original. classes: names of `palette`, or of classes alike; those
+    that the verifier lacks have no objects.
+    """
+    own = PALETTES[verifier.palette]
+    names = [name for name in classes if alike(name, own) is not None]
+    names += [name for name in own.classes if alike(name, palette) in classes]  # of CamVid's car
+    numbers = list(set(choice.imagined_numbers(names, own)))
+    labels, probabilities = check_prediction("verifier", verifier.predict(picture), picture, own.id)
+    found = np.isin(labels, numbers)
+    if probabilities is not None:
+        there = [i for i in numbers if i < len(probabilities)]
+        found |= probabilities[there].sum(0, dtype=np.int32) >= LIKELY * 255
+    return layout.touched(choice.grown(found, choice.APART))
+
+
 def run(
     picture: Image,
     draft: Draft,
@@ -89,7 +110,7 @@ def run(
     verifier: Verifier,
     paint: Callable[[Scene], Image],
     sent: Cells,
-    never: Callable[[LabelMap], Cells],
+    never: Cells,
     budget: float = BUDGET,
     table: Table | None = None,
 ) -> bytes:
@@ -102,7 +123,7 @@ def run(
         verifier: compares the pictures.
         paint: the receiver, for a scene without windows.
         sent: the cells of the draft's windows, which stay.
-        never: maps the verifier's map of the original to the cells that windows must not show.
+        never: the cells that windows must not show.
         budget: largest growth of the stream, as a share of its size, without the receipt.
         table: groups of objects; None: GROUPS.
 
@@ -115,8 +136,8 @@ def run(
     scene = draft.scene()
     painted = paint(dataclasses.replace(scene, windows=()))
     after, probable_after = _seen(windows.blend(painted, scene.windows), verifier, groups)
-    allowed = ~never(before)
-    doubtful = [region & allowed for region in _doubtful(probable_before, probable_after, groups)]
+    found = _doubtful(probable_before, probable_after, groups)
+    doubtful = [cells for region in found if (cells := region & ~never).any()]
     payload = _within_budget(picture, draft, doubtful, sent, room)
     if payload is not None:
         draft = dataclasses.replace(draft, windows=payload)

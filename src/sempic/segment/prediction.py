@@ -52,15 +52,24 @@ class Prediction(NamedTuple):
         return doubt.void_where_unsure(found, self.probabilities, self.palette)
 
     def map_for_still(
-        self, quality: LabelQuality, importance: Mapping[str, float] | None = None
+        self,
+        quality: LabelQuality,
+        importance: Mapping[str, float] | None = None,
+        ignore_label: int | None = None,
     ) -> LabelMap | None:
-        """The map of least risk for a single picture; None if it is not worth its bits."""
-        if quality == LOSSLESS:
-            return self.labels
-        if self.probabilities is None:
-            return self.map_to_send(quality, importance)
-        labels = decide(self.labels, self.probabilities, PALETTES[self.palette])
+        """The map of least risk for a single picture; None if it is not worth its bits.
+
+        ignore_label: an id that becomes void.
+        """
+        palette = PALETTES[self.palette]
+        if quality == LOSSLESS or self.probabilities is None:
+            labels = palette.settle(self.labels, ignore_label)
+            if quality == LOSSLESS:
+                return labels
+            return self._replace(labels=labels).map_to_send(quality, importance)
+        labels = decide(self.labels, self.probabilities, palette)
         found = self._replace(labels=labels).map_to_send(quality, importance)
+        found = palette.settle(found, ignore_label)  # last: least risk finds it again
         return found if self.is_informative(found) else None
 
     def is_informative(self, sent: LabelMap) -> bool:
@@ -71,7 +80,8 @@ class Prediction(NamedTuple):
 def predict(
     segmenter: Segmenter, pixels: Image, quality: LabelQuality, ignore_label: int | None = None
 ) -> Prediction:
-    """Runs a segmenter on a picture, uint8 (H, W, 3); `ignore_label` becomes void.
+    """Runs a segmenter on a picture, uint8 (H, W, 3); an `ignore_label` outside the palette
+    becomes void.
 
     Raises ModelError if the output is no label map of the segmenter's palette, or its
     probabilities are malformed.

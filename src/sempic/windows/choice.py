@@ -73,13 +73,13 @@ def imagined(labels: LabelMap, palette: Palette, classes: Collection[str]) -> Ce
 
     Raises InputError: a class that the palette does not have.
     """
-    return touched(grown(np.isin(labels, _imagined_numbers(classes, palette)), APART))
+    return touched(grown(np.isin(labels, imagined_numbers(classes, palette)), APART))
 
 
 def check_apart(keep: Collection[str], imagine: Collection[str], palette: Palette) -> None:
     """Raises InputError: a class that the palette does not have, or one to keep and to imagine."""
     with naming("imagine"):
-        never = _imagined_numbers(imagine, palette)
+        never = imagined_numbers(imagine, palette)
     with naming("keep"):
         found = numbers(keep, palette)
     for name, number in zip(keep, found, strict=True):
@@ -87,7 +87,7 @@ def check_apart(keep: Collection[str], imagine: Collection[str], palette: Palett
             raise InputError(f"class {name!r} cannot be kept and imagined at once")
 
 
-def _imagined_numbers(classes: Collection[str], palette: Palette) -> list[int]:
+def imagined_numbers(classes: Collection[str], palette: Palette) -> list[int]:
     """As `numbers`, with all classes of people if one is among them."""
     found = numbers(classes, palette)
     if set(classes) & set(_PEOPLE):
