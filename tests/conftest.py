@@ -184,11 +184,13 @@ class FakeReceiver:
 
 @pytest.fixture
 def stand_ins(monkeypatch) -> None:
-    """Stand-ins for the networks of all codecs."""
-    from sempic import api
+    """Stand-ins for the networks of all codecs, also of those that are kept."""
+    from sempic import api, batch
 
     monkeypatch.setattr(api.Codec, "segmenter", FakeSegmenter())
     monkeypatch.setattr(api.Codec, "receiver", FakeReceiver())
+    for kept in (api.shared, batch.coder_with):
+        kept.cache_clear()
 
 
 @pytest.fixture

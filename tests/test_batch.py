@@ -20,7 +20,6 @@ import sempic
 from sempic import api, batch, cli, jobs, pictures, processes
 from sempic.batch import engines
 from sempic.batch.tar import change
-from sempic.batch.work import coder_with
 from sempic.errors import InputError, OutputError, install_hint
 
 IMAGE, LABELS = street(48, 64)
@@ -31,7 +30,7 @@ REAL = {name: vars(api.Codec)[name] for name in ("segmenter", "receiver")}
 def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(api.Codec, "segmenter", FakeSegmenter())
-    coder_with.cache_clear()
+    batch.coder_with.cache_clear()
     return tmp_path
 
 
