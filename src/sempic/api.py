@@ -282,10 +282,10 @@ class Codec:
         if options.max_side is not None:
             pixels, sent_labels = pictures.shrink(pixels, sent_labels, options.max_side)
         verifier = self.verifier if options.check else None
-        if verifier is not None and runtime.threads() != 1:  # starts during the coding
+        if verifier is not None:
             from sempic import check
 
-            verifier = check.started(verifier, pixels)
+            verifier = check.once(verifier, pixels, ahead=runtime.threads() != 1)
         palette, halved = options.known_palette.id, False
         seen = []
         if sent_labels is not None:

@@ -156,24 +156,27 @@ def test_a_perfect_receiver_gets_no_windows(draft):
     assert len(stream) == len(plain) + 1 + 6
 
 
-def test_looking_predicts_the_original_on_another_thread(draft):
-    where = []
+@pytest.mark.parametrize("ahead", [True, False])
+def test_the_original_is_predicted_once(draft, ahead):
+    seen = []
 
     def predict(image):
-        where.append(threading.get_ident())
+        seen.append((threading.get_ident(), np.array_equal(image, IMAGE)))
         return see(image), None
 
-    verifier = check.started(dataclasses.replace(VERIFIER, predict=predict), IMAGE)
-    assert checked(draft, verifier=verifier) == checked(draft)
-    assert where[0] != threading.get_ident()
-    assert set(where[1:]) == {threading.get_ident()}
+    verifier = check.once(dataclasses.replace(VERIFIER, predict=predict), IMAGE, ahead=ahead)
+    assert checked(draft, verifier=verifier) == checked(draft, verifier=verifier) == checked(draft)
+    here = threading.get_ident()
+    assert [thread != here for thread, _ in seen] == [ahead, *[False] * (len(seen) - 1)]
+    assert [original for _, original in seen] == [True, *[False] * (len(seen) - 1)]
 
 
-def test_an_error_of_the_other_thread_is_raised(draft):
+@pytest.mark.parametrize("ahead", [True, False])
+def test_an_error_about_the_original_is_raised(draft, ahead):
     def predict(image):
         raise ModelError("blind")
 
-    verifier = check.started(dataclasses.replace(VERIFIER, predict=predict), IMAGE)
+    verifier = check.once(dataclasses.replace(VERIFIER, predict=predict), IMAGE, ahead=ahead)
     with pytest.raises(ModelError, match="blind"):
         checked(draft, verifier=verifier)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import bisect
 import contextlib
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +33,7 @@ from sempic.windows.layout import Cells
 Likely: TypeAlias = npt.NDArray[np.float32]
 """float32 (H, W), 0…1."""
 
-__all__ = ["SIDE", "Verifier", "imagined", "run", "started"]
+__all__ = ["SIDE", "Verifier", "imagined", "once", "run"]
 
 CHUNK = 3
 """Most bytes of a chunk's head, for payloads below 2^17 bytes."""
@@ -66,17 +67,19 @@ class Verifier:
         by_id(self.palette)
 
 
-def started(verifier: Verifier, picture: Image) -> Verifier:
-    """The verifier, which starts to predict `picture` on another thread.
-
-    `predict` of this very array waits for that result.
-    """
-    executor = ThreadPoolExecutor(1)
-    prediction = executor.submit(verifier.predict, picture.copy())  # it may work in place
-    executor.shutdown(wait=False)
+def once(verifier: Verifier, picture: Image, *, ahead: bool) -> Verifier:
+    """The verifier, which predicts `picture` once: from now on, on another thread (`ahead`), or
+    when `predict` first gets this very array."""
+    copy = picture.copy()  # it may work in place
+    if ahead:
+        executor = ThreadPoolExecutor(1)
+        first = executor.submit(verifier.predict, copy).result
+        executor.shutdown(wait=False)
+    else:
+        first = functools.cache(lambda: verifier.predict(copy))
 
     def predict(shown: Image) -> tuple[LabelMap, Probabilities | None]:
-        return prediction.result() if shown is picture else verifier.predict(shown)
+        return first() if shown is picture else verifier.predict(shown)
 
     return dataclasses.replace(verifier, predict=predict)
 
