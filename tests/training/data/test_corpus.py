@@ -22,7 +22,7 @@ from sempic.training.data.render import make
 from sempic.training.options import CorpusOptions
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def data(tmp_path_factory):
     return write_camvid(tmp_path_factory.mktemp("data") / "camvid")
 
