@@ -524,8 +524,8 @@ def test_what_is_opened_last_is_shown(visit):
     wait_until(page, "Boolean(window.release)")
     page.wait_for_timeout(300)  # for its answer
     page.route("**/info", lambda r: r.continue_() if held else held.append(r))
-    choose(page, "last.sempic", stream())
-    page.wait_for_timeout(100)
+    with page.expect_request("**/info"):
+        choose(page, "last.sempic", stream())
     page.evaluate("release()")
     page.wait_for_timeout(300)
     held[0].continue_()
