@@ -106,7 +106,7 @@ def test_invalid_networks_are_refused(tmp_path, picture, monkeypatch):
     with pytest.raises(ModelError, match="no such model"):
         segment.load(str(tmp_path / "none.onnx"))
     (tmp_path / "w.safetensors").touch()
-    with pytest.raises(ModelError, match=r"w\.safetensors: of a training: `sempic train export`"):
+    with pytest.raises(ModelError, match=r"w\.safetensors: not ONNX: `sempic train export` makes"):
         segment.load(str(tmp_path / "w.safetensors"))
     with pytest.raises(ModelError, match="palette"):
         segment.load(str(ids_model(tmp_path / "a.onnx", {"palette": "mars"})))

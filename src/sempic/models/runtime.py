@@ -157,7 +157,7 @@ def _start(path: Path, shown: Path, count: int) -> Any:
     if not path.is_file():
         raise ModelError(f"{shown}: no such model")
     if shown.suffix.lower() == ".safetensors":
-        raise ModelError(f"{shown}: of a training: `sempic train export` makes an ONNX file of it")
+        raise ModelError(f"{shown}: not ONNX: `sempic train export` makes it of these weights")
     options = ort.SessionOptions()
     options.log_severity_level = 4  # what stops a run is its exception, too
     options.enable_mem_pattern = False  # would keep memory for each size of picture

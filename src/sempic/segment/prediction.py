@@ -62,10 +62,10 @@ class Prediction(NamedTuple):
         ignore_label: an id that becomes void.
         """
         palette = PALETTES[self.palette]
-        if quality == LOSSLESS or self.probabilities is None:
-            labels = palette.settle(self.labels, ignore_label)
-            if quality == LOSSLESS:
-                return labels
+        labels = palette.settle(self.labels, ignore_label)
+        if quality == LOSSLESS:
+            return labels
+        if self.probabilities is None:
             return self._replace(labels=labels).map_to_send(quality, importance)
         labels = decide(self.labels, self.probabilities, palette)
         found = self._replace(labels=labels).map_to_send(quality, importance)

@@ -184,8 +184,8 @@ def _run(jobs: Sequence[Job]) -> list[Answer]:
 def _peak(job: Job) -> int:
     _run([job])
     # getrusage would count what the parent had when it started us, which is more.
-    with contextlib.suppress(OSError, TypeError):
-        high: Any = re.search(r"VmHWM:\s*(\d+) kB", _STATUS.read_text("ascii"))
+    with contextlib.suppress(OSError, TypeError):  # no such file, or no such line in it
+        high: Any = re.search(r"VmHWM:\s*(\d+) kB", _STATUS.read_text("utf-8", "replace"))
         return 1024 * int(high[1])
     try:
         import resource

@@ -14,9 +14,10 @@ from sempic.scene import Image
 BT709 = 1
 """FFmpeg's number of the colour matrix, the primaries and the transfer curve of BT.709."""
 _RESERVED, _UNSPECIFIED = 3, 2
-"""FFmpeg's numbers of colour matrices that say nothing,"""
+"""FFmpeg's numbers of colour matrices that a stream leaves open."""
 _MATRICES = {0, BT709, _UNSPECIFIED, 4, 5, 6, 7, 9}
-"""and of all that it converts: neither YCgCo nor those of constant luminance."""
+"""FFmpeg's numbers of the colour matrices that it converts: YCgCo and those of constant luminance
+are not among them."""
 _HD_HEIGHT = 720
 """Lines from which on players take an unspecified matrix for BT.709; FFmpeg takes BT.601."""
 _BICUBIC, _AREA = 4, 32
