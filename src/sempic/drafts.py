@@ -74,9 +74,8 @@ class Drafts:
         elif plain.labels is None:  # objects may be anywhere
             self._never = np.ones_like(sent)
         else:  # of objects that the sent map leaves out, too
-            self._never = choice.imagined(plain.labels, palette, options.imagine)
-            for map_ in seen:
-                self._never |= choice.imagined(map_, palette, options.imagine)
+            maps = [choice.imagined(m, palette, options.imagine) for m in (plain.labels, *seen)]
+            self._never = np.logical_or.reduce(maps)
             if verifier is not None:
                 from sempic import check
 
@@ -88,10 +87,7 @@ class Drafts:
             warn("without a label map no window is sent: classes to imagine may be anywhere")
         elif plain.labels is None and options.keep:
             warn("without a label map no class is kept: its objects cannot be located")
-        levels = _texture(pixels, plain, palette)
-        if plain.labels is not None:
-            unsaid = choice.imagined_numbers(options.imagine, palette)
-            levels = {number: levels[number] for number in levels.keys() - unsaid}
+        levels = _texture(pixels, plain, palette, options.imagine)
         self._plain = dataclasses.replace(plain, texture=levels)
         self._made: dict[int, tuple[Draft, bytes]] = {}
 
@@ -281,14 +277,20 @@ def _coarse(pixels: Image, level: int, coarse_codec: str, *, mapped: bool) -> by
     return coarse.encode(small, codec=coarse_codec, quality=qp)
 
 
-def _texture(pixels: Image, plain: Draft, palette: Palette) -> texture.Texture:
-    """The texture in the stream: of the picture that the receiver paints, half as large if the
-    draft is halved."""
+def _texture(
+    pixels: Image, plain: Draft, palette: Palette, imagine: Collection[str]
+) -> texture.Texture:
+    """The texture in the stream, but for classes to imagine: of the picture that the receiver
+    paints, half as large if the draft is halved."""
     labels = plain.labels
     if plain.halved:
         assert labels is not None
         pixels, labels = coarse.downscale(pixels, 2), half_map(labels)
-    return texture.choose(pixels, labels, palette)
+    levels = texture.choose(pixels, labels, palette)
+    if labels is None:
+        return levels
+    imagined = choice.imagined_numbers(imagine, palette)
+    return {number: level for number, level in levels.items() if number not in imagined}
 
 
 def _scaled(
