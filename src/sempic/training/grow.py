@@ -79,7 +79,10 @@ def average(options: AverageOptions) -> None:
     apart((options.first, options.second), options.out)
     network, other = load_network(options.first), load_network(options.second)
     if (network.config, network.palette) != (other.config, other.palette):
-        raise ModelError(f"{options.first} and {options.second} are of different networks")
+        raise ModelError(
+            f"{options.first} and {options.second} are of different networks, by their "
+            "configuration (for a segmenter with its --enlarge) or palette"
+        )
     other_state = other.state_dict()
     for name, value in network.state_dict().items():
         if value.is_floating_point():
