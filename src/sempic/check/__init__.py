@@ -95,9 +95,8 @@ def imagined(
     """
     own = PALETTES[verifier.palette]
     names = [name for name in classes if alike(name, own) is not None]
-    names += [
-        name for name in own.classes if alike(name, palette) in classes
-    ]  # truck: CamVid's car
+    # CamVid's car is the verifier's truck, too.
+    names += [name for name in own.classes if alike(name, palette) in classes]
     numbers = list(set(choice.imagined_numbers(names, own)))
     labels, probabilities = check_prediction("verifier", verifier.predict(picture), picture, own.id)
     found = np.isin(labels, numbers)
