@@ -216,16 +216,21 @@ def test_ctrl_c_wrapped_in_an_error_by_a_library_is_ctrl_c():
     assert done.stderr == b"sempic: interrupted\n"
 
 
+CLOSING = (
+    "import os, signal, sys, time\n"
+    "from sempic import processes\n"
+    "class Closing:\n"
+    "    def __del__(self):\n"
+    "        os.kill(os.getpid(), signal.SIGTERM)\n"
+    "        [None for _ in range(1000)]\n"
+)
+"""The start of a program: an object gets SIGTERM while it is destroyed."""
+
+
 def test_ctrl_c_in_a_destructor_is_not_lost():
     """Python ignores exceptions there, so that the next read waited forever."""
     code = (
-        "import os, signal, sys, time\n"
-        "from sempic import processes\n"
-        "class Closing:\n"
-        "    def __del__(self):\n"
-        "        os.kill(os.getpid(), signal.SIGTERM)\n"
-        "        [None for _ in range(1000)]\n"
-        "class Broken:\n"
+        CLOSING + "class Broken:\n"
         "    def __del__(self):\n"
         "        raise ValueError('of another kind')\n"
         "def run():\n"
@@ -243,13 +248,7 @@ def test_ctrl_c_in_a_destructor_is_not_lost():
 def test_a_signal_in_a_destructor_of_a_worker_is_not_lost():
     """As above: the traceback of the exception was printed, and the worker went on."""
     Path("closing.py").write_text(
-        "import os, signal, sys, time\n"
-        "from sempic import processes\n"
-        "class Closing:\n"
-        "    def __del__(self):\n"
-        "        os.kill(os.getpid(), signal.SIGTERM)\n"
-        "        [None for _ in range(1000)]\n"
-        "def work(pipe):\n"
+        CLOSING + "def work(pipe):\n"
         "    processes.end_with_parent()\n"
         "    Closing()\n"
         "    time.sleep(600)\n"

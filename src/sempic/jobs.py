@@ -136,9 +136,7 @@ def find(
 
     several = len(inputs) > 1 or _is_dir(_path(inputs[0]))
     place = None if output is None or output == "-" else _path(output)
-    into_folder = place is not None and (
-        several or str(output).endswith(("/", os.sep)) or _is_dir(place)
-    )
+    into_folder = place is not None and (several or is_folder(str(output), place))
     if several and output == "-":
         raise InputError("several files cannot go to standard output")
     if several and place is not None:
@@ -446,13 +444,18 @@ def is_unnamed(target: Path | None) -> bool:
     return target == STDOUT or (is_local(target) and files.is_stream(target))
 
 
-def is_local(path: Path) -> bool:
+def is_folder(output: str, place: Path) -> bool:
+    """Whether an output is a folder: it is there (`place`), or its name ends with a slash."""
+    return output.endswith(("/", os.sep)) or _is_dir(place)
+
+
+def is_local(path: Path | str) -> bool:
     return "://" not in str(path)
 
 
 def need_local(output: str) -> None:
     """Raises OutputError for a URI, of which a local folder "s3:" would be made."""
-    if "://" in output:
+    if not is_local(output):
         raise OutputError(f"{output}: must be on this machine; only pictures may be elsewhere")
 
 
@@ -498,7 +501,7 @@ def to_stdout(data: bytes) -> None:
 
 
 def _path(name: str) -> Path:
-    if "://" not in name:
+    if is_local(name):
         path = Path(name)
         # "./-" is a file; "-" is a standard stream
         return Path(os.path.abspath(name)) if path == STDOUT and name != "-" else path

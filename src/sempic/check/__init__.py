@@ -103,7 +103,7 @@ def imagined(
     if probabilities is not None:
         there = [i for i in numbers if i < len(probabilities)]
         found |= probabilities[there].sum(0, dtype=np.int32) >= LIKELY * 255
-    return layout.touched(choice.grown(found, choice.APART))
+    return choice.apart(found)
 
 
 def run(

@@ -73,7 +73,12 @@ def imagined(labels: LabelMap, palette: Palette, classes: Collection[str]) -> Ce
 
     Raises InputError: a class that the palette does not have.
     """
-    return touched(grown(np.isin(labels, imagined_numbers(classes, palette)), APART))
+    return apart(np.isin(labels, imagined_numbers(classes, palette)))
+
+
+def apart(mask: npt.NDArray[np.bool_]) -> Cells:
+    """The cells that no window may cover, so that none shows pixels of a mask, (height, width)."""
+    return touched(grown(mask, APART))
 
 
 def check_apart(keep: Collection[str], imagine: Collection[str], palette: Palette) -> None:

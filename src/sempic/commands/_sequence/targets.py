@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sempic import files, processes
 from sempic.errors import OutputError, SempicError
-from sempic.jobs import need_local, need_stdout, to_stdout
+from sempic.jobs import is_folder, need_local, need_stdout, to_stdout
 
 if TYPE_CHECKING:
     from sempic.sequence.video import Growing, Video
@@ -27,18 +27,13 @@ def sequence_path(name: str, output: str | None) -> str:
     if output is None:
         return "-" if name == "-" else beside(name, ".sempic")
     need_local(output)
-    if output != "-" and _is_folder(output):
+    if output != "-" and is_folder(output, Path(output)):
         with contextlib.suppress(OSError):  # opening the file reports the error
             os.makedirs(output, exist_ok=True)
         return str(Path(output, Path(beside(name, ".sempic")).name))
     if Path(output).suffix.lower() in pictures.SUFFIXES | READ:
         raise OutputError(f"{output}: a .sempic file under the name of a picture or a video")
     return output
-
-
-def _is_folder(output: str) -> bool:
-    """Whether an output is a folder: it is there, or its name ends with a slash."""
-    return output.endswith(("/", os.sep)) or os.path.isdir(output)
 
 
 def beside(name: str, suffix: str) -> str:
@@ -91,7 +86,7 @@ def picture_writer(target: str, rate: Fraction) -> Iterator[Callable[[Any], None
     from sempic.sequence.video import WRITTEN, Video
 
     path = Path(target)
-    suffix = "" if _is_folder(target) else path.suffix
+    suffix = "" if is_folder(target, path) else path.suffix
     if suffix.lower() in WRITTEN:
         video = Video(path, rate)
         with _kept_early(video):
