@@ -16,7 +16,7 @@ import numpy as np
 
 from sempic import batch, processes
 from sempic.evaluation.benchmark import dial
-from sempic.evaluation.benchmark.cache import Cache, closed_on_failure, digest, key
+from sempic.evaluation.benchmark.cache import Cache, digest, key
 from sempic.evaluation.benchmark.plan import Plan
 from sempic.evaluation.benchmark.workers import Job, Workers
 from sempic.evaluation.folders import spread
@@ -48,17 +48,16 @@ class Benchmark:
         """
         self.plan = plan
         self._workers = Workers(plan, batch.bounded(jobs or processes.cores()))
-        self._cache = Cache(cache)
         self.sizes: list[tuple[int, int]] = []
         """(width, height) of each picture."""
         self._digests: list[tuple[str, str]] = []
-        with closed_on_failure(self._cache):
-            for picture, labels in map(plan.load, range(len(plan.items))):
-                self.sizes.append((picture.shape[1], picture.shape[0]))
-                self._digests.append((digest(picture), digest(labels)))
-            self._measure_key = plan.settings.key()
-        self.codec = functools.lru_cache(None)(plan.codec)
+        for picture, labels in map(plan.load, range(len(plan.items))):
+            self.sizes.append((picture.shape[1], picture.shape[0]))
+            self._digests.append((digest(picture), digest(labels)))
+        self._measure_key = plan.settings.key()
+        self.codec = functools.cache(plan.codec)
         """Codec by name, each loaded once."""
+        self._cache = Cache(cache)  # last: a failure after it would leave it open
 
     def __enter__(self) -> Benchmark:
         return self
