@@ -23,12 +23,12 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from common import add_folder, in_one_line, new_parser, positive, save
 
 from sempic import models, segment
 from sempic.commands import _measuring
 from sempic.evaluation import benchmark, codecs
+from sempic.evaluation.benchmark.bench import median_times
 from sempic.evaluation.benchmark.dial import nearest
 from sempic.evaluation.benchmark.tables import markdown
 from sempic.evaluation.folders import spread
@@ -113,17 +113,13 @@ def measure(bench: benchmark.Benchmark, rows: list[str], quality: int) -> list[d
         return codec, JPEG_QUALITY if codec == "jpeg" else quality
 
     points = {name: [point(name, index) for index in indices] for name in rows}
-    bench.measure([[mine[i] for mine in points.values()] for i in indices])
+    bench.measure((i, *mine[i]) for i in indices for mine in points.values())
     originals = bench.originals()
     coded = {name: [bench.file(i, *mine[i]) for i in indices] for name, mine in points.items()}
     lines = []
     for name, files in coded.items():
-        seconds = {
-            "encode_s": float(np.median([f.encode_s for f in files])),
-            "decode_s": float(np.median([f.decode_s for f in files])),
-        }
         figures = row([f.record for f in files], originals, [f.bpp for f in files])
-        line = {"title": ROWS[name][0], **figures, **seconds}
+        line = {"title": ROWS[name][0], **figures, **median_times(files)}
         if "ours" in coded and name != "ours" and "lpips" in figures:
             line["ours_nearer"] = sum(
                 mine.record["lpips"] < other.record["lpips"]

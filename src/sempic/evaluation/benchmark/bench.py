@@ -37,6 +37,12 @@ class File(NamedTuple):
     decode_s: float
 
 
+def median_times(files: Iterable[File]) -> dict[str, float]:
+    """The medians "encode_s" and "decode_s" of files."""
+    encode_s, decode_s = np.median([(file.encode_s, file.decode_s) for file in files], 0).tolist()
+    return {"encode_s": encode_s, "decode_s": decode_s}
+
+
 class Benchmark:
     """A plan in execution. A context manager: its end stops the worker processes."""
 
@@ -108,7 +114,7 @@ class Benchmark:
     def _do(
         self,
         points: Iterable[tuple[int, str | None, int]],
-        metrics: tuple[str, ...] | None,
+        metrics: tuple[str, ...] = (),
         title: str = "",
     ) -> None:
         """Encodes and measures points (picture, codec, setting), as far as streams and metrics are
@@ -116,24 +122,21 @@ class Benchmark:
         jobs = []
         for index, name, setting in points:
             cached = (b"", 0.0) if name is None else self.stream(index, name, setting)
-            missing = None
-            if metrics is not None:
-                record = self._cache.get(self._record_key(index, name, setting)) or {}
-                missing = tuple(m for m in metrics if not METRICS[m].measured_in(record)) or None
+            record = self._cache.get(self._record_key(index, name, setting)) or {}
+            missing = tuple(m for m in metrics if not METRICS[m].measured_in(record)) or None
             if cached is None or missing:
                 jobs.append(Job(index, name, setting, cached[0] if cached else None, missing))
         for job, answer in self._workers.code(jobs, title):
-            index, name, setting = job.picture, job.codec, job.setting
-            if answer.stream is not None and name is not None:
-                self._cache.put(self._stream_key(index, name, setting), answer.stream)
+            if answer.stream is not None and job.codec is not None:
+                at = self._stream_key(job.picture, job.codec, job.setting)
+                self._cache.put(at, answer.stream)
             if answer.record is not None:
-                at = self._record_key(index, name, setting)
+                at = self._record_key(job.picture, job.codec, job.setting)
                 self._cache.put(at, answer.record | (self._cache.get(at) or {}))
 
-    def measure(self, points: Sequence[Sequence[tuple[str, int]]]) -> None:
-        """Encodes and measures each picture at its own points (codec, setting)."""
-        flat = [(index, *point) for index, own in enumerate(points) for point in own]
-        self._do(flat, self.plan.settings.metrics, "measure")
+    def measure(self, points: Iterable[tuple[int, str, int]]) -> None:
+        """Encodes and measures points (picture, codec, setting)."""
+        self._do(points, self.plan.settings.metrics, "measure")
 
     def originals(self) -> list[Record]:
         """Records of the originals: ceiling of mIoU, target of FID, reference of objects."""
@@ -155,13 +158,13 @@ class Benchmark:
     def rate(self, name: str, setting: int, *indices: int) -> float:
         """Mean bpp of a codec at a setting over some pictures, by default the probes."""
         indices = indices or tuple(spread(range(len(self.plan.items)), PROBES))
-        self._do([(i, name, setting) for i in indices], None)
+        self._do((i, name, setting) for i in indices)
         return float(np.mean([self.bpp(i, name, setting) for i in indices]))
 
     def dial(self, name: str, rates: Sequence[float]) -> list[int]:
         """The settings nearest to the given rates, without settings of equal rate."""
         settings = self.codec(name).settings
-        rate = functools.lru_cache(None)(lambda at: self.rate(name, settings[at]))
+        rate = functools.cache(lambda at: self.rate(name, settings[at]))
         places = sorted({dial.nearest(rate, len(settings), target) for target in rates})
         # At the ends of some dials, neighbouring settings give the same file.
         return [

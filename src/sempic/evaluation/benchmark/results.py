@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 import sempic
 from sempic.evaluation import metrics
-from sempic.evaluation.benchmark.bench import Benchmark
+from sempic.evaluation.benchmark.bench import Benchmark, median_times
 from sempic.evaluation.measure import row
 from sempic.evaluation.measures import FIGURES, Figure, Row, measured
 
@@ -84,20 +84,15 @@ def run(bench: Benchmark, names: Sequence[str], rates: Sequence[float]) -> Resul
         name: bench.dial(name, rates)
         for name in tqdm(names, desc="rates", unit="codec", disable=None)
     }
-    bench.measure([[(n, setting) for n in names for setting in settings[n]]] * len(plan.items))
+    indices = range(len(plan.items))
+    bench.measure((i, name, at) for i in indices for name in names for at in settings[name])
     codecs = {}
     for name in names:
         points = []
         for setting in settings[name]:
-            files = [bench.file(i, name, setting) for i in range(len(plan.items))]
-            points.append(
-                Point(
-                    setting=setting,
-                    row=row([f.record for f in files], originals, [f.bpp for f in files], wanted),
-                    encode_s=float(np.median([f.encode_s for f in files])),
-                    decode_s=float(np.median([f.decode_s for f in files])),
-                )
-            )
+            files = [bench.file(i, name, setting) for i in indices]
+            figures = row([f.record for f in files], originals, [f.bpp for f in files], wanted)
+            points.append(Point(setting=setting, row=figures, **median_times(files)))
         points.sort(key=lambda p: p.bpp)
         peak = bench.memory(name, points[len(points) // 2].setting)
         codecs[name] = Codec(title=bench.codec(name).title, peak_bytes=peak, points=points)
