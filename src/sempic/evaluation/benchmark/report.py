@@ -176,7 +176,7 @@ def _objects(results: Results) -> str:
         for point in codec.points
     ]
     objects = METRICS["objects"].details(rows)
-    if objects is None:
+    if not objects:
         return ""
     section = (
         "<h2>Objects kept and invented</h2><p class='dim'>Objects are connected regions of at "
@@ -184,13 +184,12 @@ def _objects(results: Results) -> str:
         "the originals. Cells: objects that a codec keeps / invents.</p>"
         + markup.table_of_texts(objects)
     )
-    confirmed = METRICS["confirmed"].details(rows)
-    if confirmed is None:
-        return section
-    return (
-        section + "<p class='dim'>The judge sees some objects that are not there. Kept objects "
-        "among those that the human maps confirm:</p>" + markup.table_of_texts(confirmed)
-    )
+    if confirmed := METRICS["confirmed"].details(rows):
+        section += (
+            "<p class='dim'>The judge sees some objects that are not there. Kept objects among "
+            "those that the human maps confirm:</p>" + markup.table_of_texts(confirmed)
+        )
+    return section
 
 
 def _pictures(bench: Benchmark, results: Results) -> str:

@@ -146,9 +146,9 @@ class Metric(ABC):
             originals: of their originals, if `of_originals`; may be empty.
         """
 
-    def details(self, rows: Sequence[tuple[str, Row]]) -> list[list[str]] | None:
-        """A table, heads first, of the counts behind the figures of titled rows; may be None."""
-        return None
+    def details(self, rows: Sequence[tuple[str, Row]]) -> list[list[str]]:
+        """A table, heads first, of the counts behind the figures of titled rows; [] for none."""
+        return []
 
 
 class Mean(Metric):
