@@ -420,6 +420,11 @@ def _ours(name: str) -> tuple[int, str] | None:
     return (int(match[1] or 1), match[2] or "") if match else None
 
 
+def is_ours(name: str) -> bool:
+    """Whether a name is "sempic", maybe with suffixes."""
+    return _ours(name) is not None
+
+
 def style(name: str) -> Style:
     """The style of a codec; solid grey for names that are none, such as "originals"."""
     if (found := _ours(name)) is None:

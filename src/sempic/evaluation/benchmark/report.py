@@ -12,6 +12,7 @@ from sempic.critical import SHARE
 from sempic.evaluation import charts, markup, metrics
 from sempic.evaluation.benchmark.bench import Benchmark
 from sempic.evaluation.benchmark.results import Point, Results
+from sempic.evaluation.codecs import is_ours
 from sempic.evaluation.measures import FIGURES, METRICS, Figure, Row
 from sempic.evaluation.measures.base import JPEG_QUALITY
 from sempic.evaluation.measures.inception import FEW, PATCH, sample_count
@@ -49,8 +50,9 @@ def page(bench: Benchmark, results: Results) -> str:
     size = "{}×{} pixels".format(*about["size"]) if about["size"] else "of several sizes"
     count, codecs = about["pictures"], len(results.codecs)
     title = f"{count} picture{'s' * (count != 1)}, {codecs} codec{'s' * (codecs != 1)}"
-    ours = next((c.title for n, c in results.codecs.items() if n.startswith("sempic")), None)
-    rates = "that were asked for" if ours is None else f"of the points of {html.escape(ours)}"
+    rates = "that were asked for"
+    if results.ours is not None:
+        rates = f"of the points of {html.escape(results.codecs[results.ours].title)}"
     fid_note = f" FID {html.escape(sample_count(count))}." if "fid" in results.figures else ""
     sections = [
         f"<h1>{title}</h1>",
@@ -84,7 +86,7 @@ def page(bench: Benchmark, results: Results) -> str:
 
 def _line(results: Results, codec: str, *cells: str) -> tuple[str, list[str]]:
     """A row of `markup.table` with a codec's title and cells of HTML."""
-    kind = "ours" if codec.startswith("sempic") else ""
+    kind = "ours" if is_ours(codec) else ""
     return kind, [html.escape(results.codecs[codec].title), *cells]
 
 
@@ -144,12 +146,11 @@ def _interval(row: Row, figure: Figure) -> str:
 def _near_our_rate(results: Results, limit: int) -> list[tuple[str, Point]]:
     """Codecs for pictures and bars: our first, or else the first one, at its point nearest to 0.09
     bpp, then others below 1.6 times its rate, at most `limit`."""
-    names = list(results.codecs)
-    name = next((n for n in names if n.startswith("sempic")), names[0])
+    name = results.ours or next(iter(results.codecs))
     ours = results.codecs[name].near(0.09)
     nearest = [(n, codec.near(ours.bpp)) for n, codec in results.codecs.items()]
     others = [(n, p) for n, p in nearest if n != name and p.bpp < 1.6 * ours.bpp]
-    others.sort(key=lambda pair: not pair[0].startswith("sempic"))
+    others.sort(key=lambda pair: not is_ours(pair[0]))
     return [(name, ours), *others][:limit]
 
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 import sempic
 from sempic.evaluation import metrics
 from sempic.evaluation.benchmark.bench import Benchmark, median_times
+from sempic.evaluation.codecs import is_ours
 from sempic.evaluation.measure import row
 from sempic.evaluation.measures import FIGURES, Figure, Row, measured
 
@@ -75,6 +76,11 @@ class Results:
         """The figures that any codec has, by name."""
         return measured(point.row for codec in self.codecs.values() for point in codec.points)
 
+    @property
+    def ours(self) -> str | None:
+        """The name of our first codec; None: there is none."""
+        return next(filter(is_ours, self.codecs), None)
+
 
 def run(bench: Benchmark, names: Sequence[str], rates: Sequence[float]) -> Results:
     """Encodes and measures with each codec near each rate."""
@@ -96,14 +102,14 @@ def run(bench: Benchmark, names: Sequence[str], rates: Sequence[float]) -> Resul
         points.sort(key=lambda p: p.bpp)
         peak = bench.memory(name, points[len(points) // 2].setting)
         codecs[name] = Codec(title=bench.codec(name).title, peak_bytes=peak, points=points)
-    ours = [n for n in names if n.startswith("sempic")]
-    anchors = [p.bpp for p in codecs[ours[0]].points] if ours else list(rates)
+    ours = next(filter(is_ours, names), None)
+    anchors = [p.bpp for p in codecs[ours].points] if ours else rates
     return Results(
         about=_about(bench),
         originals=row(originals, originals, None, wanted),
         codecs=codecs,
         matched=matched(codecs, anchors),
-        bd_rate=bd_rates(codecs, ours[0] if ours else names[0]),
+        bd_rate=bd_rates(codecs, ours or names[0]),
     )
 
 
