@@ -23,7 +23,7 @@ import PIL.Image
 from PIL import features
 
 import sempic
-from sempic import api, bits, coarse, formats, labels, models
+from sempic import api, bits, coarse, formats, models
 from sempic.coarse import hevc
 from sempic.errors import InputError, install_hint, refused
 from sempic.evaluation import weights
@@ -227,8 +227,7 @@ class Sempic(PictureCodec):
             networks.append(named.verifier or models.find(models.VERIFIER))
         if named.prior is not None:
             networks.append(named.prior)
-        coder = sorted(Path(labels.__file__).parent.glob("weights/*.npz"))
-        digests = map(weights.digest, [*map(Path, networks), *coder, *_sources()])
+        digests = map(weights.digest, [*map(Path, networks), *_sources()])
         libraries = [av.__version__, onnxruntime.__version__]
         own = [str(self.palette)] * self.needs_labels
         settings = [str(sempic.QUALITY), str(list(coarse.BY_CHUNK))]
@@ -262,10 +261,11 @@ def _coarse_digests() -> str:
 
 @functools.cache
 def _sources() -> list[Path]:
-    """Our modules, except packages that neither encode nor decode."""
+    """Our modules and label models, except packages that neither encode nor decode."""
     package = Path(api.__file__).parent
     others = {package / name for name in ("evaluation", "server", "training")}
-    return [p for p in sorted(package.rglob("*.py")) if not others & set(p.parents)]
+    files = [*package.rglob("*.py"), *package.rglob("*.npz")]
+    return [path for path in sorted(files) if not others & set(path.parents)]
 
 
 def _library(feature: str) -> str:
