@@ -25,7 +25,7 @@ from typing import Any
 
 from common import add_folder, in_one_line, new_parser, positive, save
 
-from sempic import models, segment
+from sempic import fields, models, segment
 from sempic.commands import _measuring
 from sempic.evaluation import benchmark, codecs
 from sempic.evaluation.benchmark.bench import median_times
@@ -69,9 +69,7 @@ def main() -> None:
         "--short-side", type=positive, metavar="PIXELS", help="scale down to it first"
     )
     parser.add_argument("--quality", type=int, default=DEFAULT_QUALITY, help="of ours")
-    parser.add_argument("--segmenter", metavar="SPEC", help="of ours, as in sempic encode")
-    parser.add_argument("--receiver", metavar="SPEC", help="of ours, as in sempic decode")
-    parser.add_argument("--verifier", metavar="SPEC", help="of ours, as in sempic encode --check")
+    fields.add(parser.add_argument_group("of ours"), Models)
     parser.add_argument("--labels", type=Path, metavar="MAPS", help="human maps of the same names")
     parser.add_argument("--palette", help="of --labels; default: the judge's")
     parser.add_argument("--judge", metavar="SPEC", help="the segmenter that finds the objects")
@@ -92,7 +90,7 @@ def main() -> None:
         short_side=args.short_side,
         settings=_measuring.settings(args, of_maps=items[0].labels is not None),
         effort=args.effort,
-        models=Models(segmenter=args.segmenter, receiver=args.receiver, verifier=args.verifier),
+        models=Models(**fields.from_args(args, Models)),
     )
     cache = models.cache() / "benchmark.sqlite"
     with benchmark.Benchmark(plan, cache=cache, jobs=args.jobs) as bench:
