@@ -109,9 +109,7 @@ class Video(PictureCodec):
 
     @property
     def version(self) -> str:
-        import av
-
-        return f"PyAV {av.__version__} {self.options(self.settings[0])} {_coarse_digests()}"
+        return f"{self.options(self.settings[0])} {_version_of_coarse()}"
 
     def encode(self, picture: Image, setting: int, labels: LabelMap | None = None) -> bytes:
         return b"".join(self.packets([picture], setting))
@@ -175,9 +173,7 @@ class Bpg(PictureCodec):
 
     @property
     def version(self) -> str:
-        import av
-
-        return f"PyAV {av.__version__} {self.factor} {_coarse_digests()}"
+        return f"{self.factor} {_version_of_coarse()}"
 
     def encode(self, picture: Image, setting: int, labels: LabelMap | None = None) -> bytes:
         small = coarse.downscale(picture, self.factor) if self.factor > 1 else picture
@@ -228,10 +224,8 @@ class Sempic(PictureCodec):
         if named.prior is not None:
             networks.append(named.prior)
         digests = map(weights.digest, [*map(Path, networks), *_sources()])
-        libraries = [av.__version__, onnxruntime.__version__]
-        own = [str(self.palette)] * self.needs_labels
-        settings = [str(sempic.QUALITY), str(list(coarse.BY_CHUNK))]
-        return " ".join([*libraries, *settings, *digests, *own])
+        palette = self.palette if self.needs_labels else ""
+        return " ".join(map(str, [av.__version__, onnxruntime.__version__, *digests, palette]))
 
     def encode(self, picture: Image, setting: int, labels: LabelMap | None = None) -> bytes:
         options: dict[str, Any] = {}
@@ -253,10 +247,12 @@ class Sempic(PictureCodec):
         return np.array(self._codec.decode(stream, steps=self.steps))
 
 
-def _coarse_digests() -> str:
-    """Digests of the modules that make our BPG, and the planes of a `Video`."""
+def _version_of_coarse() -> str:
+    """Of PyAV, and digests of the modules that make our BPG, and the planes of a `Video`."""
+    import av
+
     modules = [*sorted(Path(coarse.__file__).parent.glob("*.py")), Path(bits.__file__)]
-    return " ".join(map(weights.digest, modules))
+    return " ".join([f"PyAV {av.__version__}", *map(weights.digest, modules)])
 
 
 @functools.cache
@@ -276,10 +272,10 @@ def _library(feature: str) -> str:
 
 
 def _avif(chroma: str, slow: bool) -> PictureCodec:
-    _library("avif")
+    library = _library("avif")
     from PIL import _avif
 
-    library = f"libavif {_avif.libavif_version}, {_avif.codec_versions()}"
+    library += f", {_avif.codec_versions()}"
     fixed = {"speed": 0 if slow else 8, "max_threads": 1, "subsampling": chroma}
     return Pillow(f"AVIF (libaom), {chroma}", range(101), "AVIF", library, fixed)
 
