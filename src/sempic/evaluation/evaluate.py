@@ -16,7 +16,7 @@ from sempic.evaluation.folders import by_name
 from sempic.evaluation.human_maps import HumanMaps
 from sempic.evaluation.markup import BPP
 from sempic.evaluation.measure import Measure, Settings, lacking, row
-from sempic.evaluation.measures import FIGURES, METRICS, Figure, Record, Row
+from sempic.evaluation.measures import FIGURES, METRICS, Figure, Record, Row, details
 from sempic.evaluation.measures.base import Reference
 from sempic.evaluation.measures.inception import sample_count
 
@@ -172,10 +172,8 @@ def describe(samples: Row, originals: Row, settings: Settings) -> str:
         for figure in (BPP, *FIGURES.values())
         if figure.name in samples
     ]
-    for metric in METRICS.values():
-        heads, *rows = metric.details([("", samples)]) or [[]]
-        cells = zip(heads, *rows, strict=True)
-        found += [(head, "  ".join(texts)) for head, *texts in cells if head]
+    for table in details([("", samples)]):
+        found += [(head, "  ".join(texts)) for head, *texts in zip(*table, strict=True) if head]
     lines = [f"{count} picture{'s' * (count != 1)}", *(f"  {a:<20} {b}" for a, b in found)]
     if "agreement" in samples or "objects" in samples:
         lines.append(f"  judge: {settings.judge_name}")
