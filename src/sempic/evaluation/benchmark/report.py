@@ -51,8 +51,8 @@ def page(bench: Benchmark, results: Results) -> str:
     count, codecs = about["pictures"], len(results.codecs)
     title = f"{count} picture{'s' * (count != 1)}, {codecs} codec{'s' * (codecs != 1)}"
     rates = "that were asked for"
-    if results.ours is not None:
-        rates = f"of the points of {html.escape(results.codecs[results.ours].title)}"
+    if is_ours(results.anchor):
+        rates = f"of the points of {html.escape(results.codecs[results.anchor].title)}"
     fid_note = f" FID {html.escape(sample_count(count))}." if "fid" in results.figures else ""
     sections = [
         f"<h1>{title}</h1>",
@@ -105,14 +105,12 @@ def _bd_rates(results: Results) -> str:
     columns = results.bd_rate
     if not columns:
         return "<p>Nothing to compare.</p>"
-    names = [n for n in results.codecs if any(n in column for column in columns.values())]
-    anchor = next(n for n in results.codecs if n not in names)
     rows = []
-    for name in names:
+    for name in (n for n in results.codecs if n != results.anchor):
         values = [column.get(name) for column in columns.values()]
         cells = ["–" if v is None else f"{v:+.0f} %".replace("-", "−") for v in values]
         rows.append(_line(results, name, *cells))
-    title = html.escape(results.codecs[anchor].title)
+    title = html.escape(results.codecs[results.anchor].title)
     return (
         f"<p class='dim'>Bits that a codec spends more (+) or less (−) than {title} for the same "
         "figure, averaged over the values that both reach (Bjøntegaard, PCHIP). “–”: the two "
@@ -144,14 +142,12 @@ def _interval(row: Row, figure: Figure) -> str:
 
 
 def _near_our_rate(results: Results, limit: int) -> list[tuple[str, Point]]:
-    """Codecs for pictures and bars: our first, or else the first one, at its point nearest to 0.09
-    bpp, then others below 1.6 times its rate, at most `limit`."""
-    name = results.ours or next(iter(results.codecs))
-    ours = results.codecs[name].near(0.09)
-    nearest = [(n, codec.near(ours.bpp)) for n, codec in results.codecs.items()]
-    others = [(n, p) for n, p in nearest if n != name and p.bpp < 1.6 * ours.bpp]
-    others.sort(key=lambda pair: not is_ours(pair[0]))
-    return [(name, ours), *others][:limit]
+    """Codecs for pictures and bars: the anchor at its point nearest to 0.09 bpp, then others below
+    1.6 times its rate, ours first, at most `limit`."""
+    bpp = results.codecs[results.anchor].near(0.09).bpp
+    nearest = [(name, codec.near(bpp)) for name, codec in results.codecs.items()]
+    shown = [(name, point) for name, point in nearest if point.bpp < 1.6 * bpp]
+    return sorted(shown, key=lambda pair: (pair[0] != results.anchor, not is_ours(pair[0])))[:limit]
 
 
 def _classes(results: Results) -> str:

@@ -77,9 +77,9 @@ class Results:
         return measured(point.row for codec in self.codecs.values() for point in codec.points)
 
     @property
-    def ours(self) -> str | None:
-        """The name of our first codec; None: there is none."""
-        return next(filter(is_ours, self.codecs), None)
+    def anchor(self) -> str:
+        """The name of the codec with which others are compared: see `anchor`."""
+        return anchor([*self.codecs])
 
 
 def run(bench: Benchmark, names: Sequence[str], rates: Sequence[float]) -> Results:
@@ -102,15 +102,21 @@ def run(bench: Benchmark, names: Sequence[str], rates: Sequence[float]) -> Resul
         points.sort(key=lambda p: p.bpp)
         peak = bench.memory(name, points[len(points) // 2].setting)
         codecs[name] = Codec(title=bench.codec(name).title, peak_bytes=peak, points=points)
-    ours = next(filter(is_ours, names), None)
-    anchors = [p.bpp for p in codecs[ours].points] if ours else rates
+    compared = anchor(names)
+    if is_ours(compared):
+        rates = [point.bpp for point in codecs[compared].points]
     return Results(
         about=_about(bench),
         originals=row(originals, originals, None, wanted),
         codecs=codecs,
-        matched=matched(codecs, anchors),
-        bd_rate=bd_rates(codecs, ours or names[0]),
+        matched=matched(codecs, rates),
+        bd_rate=bd_rates(codecs, compared),
     )
+
+
+def anchor(names: Sequence[str]) -> str:
+    """Our first codec, else the first one."""
+    return next(filter(is_ours, names), names[0])
 
 
 def matched(codecs: Mapping[str, Codec], rates: Sequence[float]) -> list[dict[str, Any]]:
