@@ -15,7 +15,7 @@ from sempic.evaluation.benchmark.results import Point, Results
 from sempic.evaluation.codecs import is_ours
 from sempic.evaluation.measures import FIGURES, METRICS, Figure, Row
 from sempic.evaluation.measures.base import JPEG_QUALITY
-from sempic.evaluation.measures.inception import FEW, PATCH, sample_count
+from sempic.evaluation.measures.inception import PATCH, sample_count
 
 MAIN = ("miou", "fid", "lpips", "psnr")
 """Figures of rd.svg."""
@@ -248,11 +248,6 @@ def _costs(results: Results) -> str:
 
 def _notes(results: Results) -> str:
     about = results.about
-    biased = (
-        f" With fewer than {FEW} pictures FID is biased upwards: compare within this page only."
-        if about["pictures"] < FEW
-        else ""
-    )
     notes = [
         "Every figure is measured on files that were written and decoded. Rates count whole files. "
         "HEVC and SVT-AV1 have no file format here: their bare streams count, which favours them. "
@@ -261,7 +256,7 @@ def _notes(results: Results) -> str:
         f"({html.escape(about['judge'])}) is another network than the encoder's segmenter. "
         "“Agreement” compares the judge's map with its own map of the original.",
         f"FID and KID compare Inception-2015 features of {about['pictures']} decoded pictures with "
-        f"those of their originals.{biased}",
+        "those of their originals.",
         f"Patch FID is FID of patches of {PATCH}×{PATCH} pixels, on a grid and on one shifted by "
         "half a patch.",
         "An object is kept if the judge's map of the decoded picture has the object's group "
