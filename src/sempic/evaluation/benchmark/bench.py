@@ -121,11 +121,11 @@ class Benchmark:
         not cached; the codec None stands for the originals."""
         jobs = []
         for index, name, setting in points:
-            cached = (b"", 0.0) if name is None else self.stream(index, name, setting)
+            coded = None if name is None else self.stream(index, name, setting)
             record = self._cache.get(self._record_key(index, name, setting)) or {}
             missing = tuple(m for m in metrics if not METRICS[m].measured_in(record)) or None
-            if cached is None or missing:
-                jobs.append(Job(index, name, setting, cached[0] if cached else None, missing))
+            if missing or (name is not None and coded is None):
+                jobs.append(Job(index, name, setting, coded and coded[0], missing))
         for job, answer in self._workers.code(jobs, title):
             if answer.stream is not None and job.codec is not None:
                 at = self._stream_key(job.picture, job.codec, job.setting)
