@@ -92,8 +92,7 @@ def main() -> None:
         effort=args.effort,
         models=Models(**fields.from_args(args, Models)),
     )
-    cache = models.cache() / "benchmark.sqlite"
-    with benchmark.Benchmark(plan, cache=cache, jobs=args.jobs) as bench:
+    with benchmark.Benchmark(plan, jobs=args.jobs) as bench:
         lines = measure(bench, args.rows, args.quality)
     print(f"{len(plan.items)} pictures of {args.folder} {args.glob}")
     print(describe(lines))

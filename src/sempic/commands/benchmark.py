@@ -120,7 +120,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _pictures(args: argparse.Namespace) -> int:
-    from sempic import models
     from sempic.evaluation import benchmark, codecs, human_maps
     from sempic.evaluation.benchmark import report, tables
     from sempic.evaluation.measure import Measure, lacking
@@ -149,8 +148,7 @@ def _pictures(args: argparse.Namespace) -> int:
     names = args.codecs or list(codecs.DEFAULTS)
     for name in names:
         plan.codec(name)  # unknown names and missing libraries fail before the work
-    cache = args.cache or models.cache() / "benchmark.sqlite"
-    with benchmark.Benchmark(plan, cache=cache, jobs=args.jobs) as bench:
+    with benchmark.Benchmark(plan, cache=args.cache, jobs=args.jobs) as bench:
         results = benchmark.run(bench, names, args.rates or benchmark.RATES)
         for note in lacking(settings.metrics, results.figures, of_maps=maps is not None):
             processes.say(note)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sempic import batch, processes
+from sempic import batch, models, processes
 from sempic.evaluation.benchmark import dial
 from sempic.evaluation.benchmark.cache import Cache, digest, key
 from sempic.evaluation.benchmark.plan import Plan
@@ -46,8 +46,9 @@ def median_times(files: Iterable[File]) -> dict[str, float]:
 class Benchmark:
     """A plan in execution. A context manager: its end stops the worker processes."""
 
-    def __init__(self, plan: Plan, *, cache: Path, jobs: int | None = None) -> None:
-        """`jobs`: number of processes; None: one a core.
+    def __init__(self, plan: Plan, *, cache: Path | None = None, jobs: int | None = None) -> None:
+        """`cache`: its file; None: `models.cache`/benchmark.sqlite. `jobs`: number of processes;
+        None: one a core.
 
         Raises InputError for more than `processes.most`, OutputError if the cache cannot be
         opened.
@@ -63,7 +64,8 @@ class Benchmark:
         self._measure_key = plan.settings.key()
         self.codec = functools.cache(plan.codec)
         """Codec by name, each loaded once."""
-        self._cache = Cache(cache)  # last: a failure after it would leave it open
+        # Last, since a failure after it would leave it open.
+        self._cache = Cache(cache or models.cache() / "benchmark.sqlite")
 
     def __enter__(self) -> Benchmark:
         return self
