@@ -6,7 +6,7 @@ import contextlib
 import math
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,7 @@ class Results:
     @property
     def anchor(self) -> str:
         """The name of the codec with which others are compared: see `anchor`."""
-        return anchor([*self.codecs])
+        return anchor(self.codecs)
 
 
 def run(bench: Benchmark, names: Sequence[str], rates: Sequence[float]) -> Results:
@@ -102,21 +102,20 @@ def run(bench: Benchmark, names: Sequence[str], rates: Sequence[float]) -> Resul
         points.sort(key=lambda p: p.bpp)
         peak = bench.memory(name, points[len(points) // 2].setting)
         codecs[name] = Codec(title=bench.codec(name).title, peak_bytes=peak, points=points)
-    compared = anchor(names)
-    if is_ours(compared):
-        rates = [point.bpp for point in codecs[compared].points]
+    if is_ours(anchor(names)):
+        rates = [point.bpp for point in codecs[anchor(names)].points]
     return Results(
         about=_about(bench),
         originals=row(originals, originals, None, wanted),
         codecs=codecs,
         matched=matched(codecs, rates),
-        bd_rate=bd_rates(codecs, compared),
+        bd_rate=bd_rates(codecs, anchor(names)),
     )
 
 
-def anchor(names: Sequence[str]) -> str:
-    """Our first codec, else the first one."""
-    return next(filter(is_ours, names), names[0])
+def anchor(names: Iterable[str]) -> str:
+    """The name of our first codec, else the first one."""
+    return min(names, key=lambda name: not is_ours(name))
 
 
 def matched(codecs: Mapping[str, Codec], rates: Sequence[float]) -> list[dict[str, Any]]:
