@@ -68,11 +68,10 @@ def measure(pictures: list[Image], judge: Any, budget: float) -> dict[str, Any]:
         receipt = sempic.info(stream)["receipt"]["groups"].values()
         said = {what: any(tally[what] for tally in receipt) for what in ("lost", "invented")}
         judged = {"lost": kept < there, "invented": invented > 0}
+        for found in (said, judged):
+            found["either"] = any(found.values())
         for what, table in agreement.items():
-            by = (
-                any(found.values()) if what == "either" else found[what] for found in (said, judged)
-            )
-            table[tuple(map(int, by))] += 1
+            table[int(said[what]), int(judged[what])] += 1
     return {
         "pictures": len(pictures),
         "bpp": {way: float(np.mean(each)) for way, each in bits.items()},

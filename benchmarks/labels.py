@@ -23,6 +23,7 @@ from PIL import Image
 
 from sempic import coarse, labels
 from sempic.errors import JSON_FAULTS, InputError, refused
+from sempic.evaluation.folders import find_pictures
 from sempic.formats import has_jxl
 from sempic.labels.payload import MODELS
 from sempic.pictures import saved
@@ -86,9 +87,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.images and not args.model:
         parser.error("--images is for --model")
-    paths = sorted(args.folder.glob("*.png"))
-    if not paths:
-        raise SystemExit(f"{args.folder}: no *.png")
+    paths = find_pictures(args.folder, {".png"}, deep=False)
     flif = flif_sizes(args.flif, args.flif_setting) if args.flif else {}
     others: dict[str, Callable[[LabelMap], int]] = {}
     if not args.only_ours:

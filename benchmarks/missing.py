@@ -17,7 +17,6 @@ original's, for luma and chroma. "grid" shows periodic artefacts: the mean diffe
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,7 +30,7 @@ from sempic import api, codec
 from sempic.evaluation.metrics import frechet
 from sempic.evaluation.networks import Inception
 from sempic.palette import CAMVID
-from sempic.pictures import resized, saved
+from sempic.pictures import read, resized, saved
 from sempic.receive import Receiver
 from sempic.scene import Image
 
@@ -75,7 +74,7 @@ def changed(picture: Image, rng: np.random.Generator) -> Iterator[tuple[str, Ima
     values = picture.astype(float)
     for quality in (80, 40):
         file = saved(PIL.Image.fromarray(picture), "JPEG", quality=quality, subsampling=0)
-        yield f"JPEG {quality}, 4:4:4", np.asarray(PIL.Image.open(io.BytesIO(file)))
+        yield f"JPEG {quality}, 4:4:4", read(file)
     yield "noise of 5 levels", rounded(values + rng.normal(0, 5, picture.shape))
     yield "blur of 0.8 pixels", rounded(scipy.ndimage.gaussian_filter(values, (0.8, 0.8, 0)))
     for size, reach in ((1.0, 8), (0.7, 3)):

@@ -23,12 +23,12 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from common import add_folder, in_one_line, new_parser, positive, save
 
-from sempic import models, segment
+from sempic import fields, models, segment
 from sempic.commands import _measuring
 from sempic.evaluation import benchmark, codecs
+from sempic.evaluation.benchmark.bench import median_times
 from sempic.evaluation.benchmark.dial import nearest
 from sempic.evaluation.benchmark.tables import markdown
 from sempic.evaluation.folders import spread
@@ -69,9 +69,7 @@ def main() -> None:
         "--short-side", type=positive, metavar="PIXELS", help="scale down to it first"
     )
     parser.add_argument("--quality", type=int, default=DEFAULT_QUALITY, help="of ours")
-    parser.add_argument("--segmenter", metavar="SPEC", help="of ours, as in sempic encode")
-    parser.add_argument("--receiver", metavar="SPEC", help="of ours, as in sempic decode")
-    parser.add_argument("--verifier", metavar="SPEC", help="of ours, as in sempic encode --check")
+    fields.add(parser.add_argument_group("of ours"), Models)
     parser.add_argument("--labels", type=Path, metavar="MAPS", help="human maps of the same names")
     parser.add_argument("--palette", help="of --labels; default: the judge's")
     parser.add_argument("--judge", metavar="SPEC", help="the segmenter that finds the objects")
@@ -92,10 +90,9 @@ def main() -> None:
         short_side=args.short_side,
         settings=_measuring.settings(args, of_maps=items[0].labels is not None),
         effort=args.effort,
-        models=Models(segmenter=args.segmenter, receiver=args.receiver, verifier=args.verifier),
+        models=Models(**fields.from_args(args, Models)),
     )
-    cache = models.cache() / "benchmark.sqlite"
-    with benchmark.Benchmark(plan, cache=cache, jobs=args.jobs) as bench:
+    with benchmark.Benchmark(plan, jobs=args.jobs) as bench:
         lines = measure(bench, args.rows, args.quality)
     print(f"{len(plan.items)} pictures of {args.folder} {args.glob}")
     print(describe(lines))
@@ -113,17 +110,13 @@ def measure(bench: benchmark.Benchmark, rows: list[str], quality: int) -> list[d
         return codec, JPEG_QUALITY if codec == "jpeg" else quality
 
     points = {name: [point(name, index) for index in indices] for name in rows}
-    bench.measure([[mine[i] for mine in points.values()] for i in indices])
+    bench.measure((i, *mine[i]) for i in indices for mine in points.values())
     originals = bench.originals()
     coded = {name: [bench.file(i, *mine[i]) for i in indices] for name, mine in points.items()}
     lines = []
     for name, files in coded.items():
-        seconds = {
-            "encode_s": float(np.median([f.encode_s for f in files])),
-            "decode_s": float(np.median([f.decode_s for f in files])),
-        }
         figures = row([f.record for f in files], originals, [f.bpp for f in files])
-        line = {"title": ROWS[name][0], **figures, **seconds}
+        line = {"title": ROWS[name][0], **figures, **median_times(files)}
         if "ours" in coded and name != "ours" and "lpips" in figures:
             line["ours_nearer"] = sum(
                 mine.record["lpips"] < other.record["lpips"]

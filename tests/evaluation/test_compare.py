@@ -169,6 +169,12 @@ def test_versions_of_one_name_are_told_apart(versions, capsys):
     assert page.count("data:image/webp;base64,") == 4
 
 
+def test_a_name_with_a_star_marks_nothing_as_the_best(versions):
+    (versions / "a.webp").rename("*a.webp")
+    assert compare("*a.webp") == 0
+    assert "<td>*a.webp</td>" in (versions / "compare.html").read_text()
+
+
 def test_names_that_are_not_utf8_are_escaped(versions, capsys):
     (versions / "<b>.png").rename("caf\udce9.png")
     assert compare("caf\udce9.png", "--json") == 0

@@ -5,13 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
-from dataclasses import dataclass
 from pathlib import Path
 
 from sempic import fields, files, processes
 from sempic.commands import _files, _measuring, _sequence
 from sempic.container import MAX_PIXELS, MAX_SIDE
-from sempic.fields import option
 from sempic.options import Models
 from sempic.sequence import SequenceOptions
 
@@ -21,21 +19,6 @@ _PARTS = ("report.json", "pictures.csv", "summary.md", "rd.svg", "report.html")
 """Files of a report; one of clips lacks the second and the fourth."""
 _CLIP_METRICS = ("miou", "lpips", "objects")
 """Default metrics of clips; those without weights are skipped."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _ClipOptions:
-    """Options of clips alone, besides `SequenceOptions`."""
-
-    start: float = option("start of each clip", 0.0, low=0, metavar="SECONDS")
-    every: int = option("measure every N-th frame (flicker: all)", 1, low=1, metavar="N")
-    drop: float = option(
-        "also lose this share of the frames, in ten trials, and report the damage",
-        0.0,
-        low=0,
-        high=1,
-        metavar="SHARE",
-    )
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -116,7 +99,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--fps", type=_sequence.rate, metavar="N", help="frames a second; default: the video's"
     )
-    fields.add(group, _ClipOptions)
+    fields.add(group, clips.Options)
     fields.add(group, SequenceOptions)
 
 
@@ -129,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
     videos = clips.find(args.inputs)
     if videos:
         return _clips(args, videos)
-    for_clips = [*fields.from_args(args, _ClipOptions), *fields.from_args(args, SequenceOptions)]
+    for_clips = [*fields.from_args(args, clips.Options), *fields.from_args(args, SequenceOptions)]
     _files.only_for("clips, and these are pictures", ["fps"] * bool(args.fps) + for_clips)
     if args.size:
         _files.only_for("pictures without --size", ["short_side"] * bool(args.short_side))
@@ -137,7 +120,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _pictures(args: argparse.Namespace) -> int:
-    from sempic import models
     from sempic.evaluation import benchmark, codecs, human_maps
     from sempic.evaluation.benchmark import report, tables
     from sempic.evaluation.measure import Measure, lacking
@@ -166,8 +148,7 @@ def _pictures(args: argparse.Namespace) -> int:
     names = args.codecs or list(codecs.DEFAULTS)
     for name in names:
         plan.codec(name)  # unknown names and missing libraries fail before the work
-    cache = args.cache or models.cache() / "benchmark.sqlite"
-    with benchmark.Benchmark(plan, cache=cache, jobs=args.jobs) as bench:
+    with benchmark.Benchmark(plan, cache=args.cache, jobs=args.jobs) as bench:
         results = benchmark.run(bench, names, args.rates or benchmark.RATES)
         for note in lacking(settings.metrics, results.figures, of_maps=maps is not None):
             processes.say(note)
@@ -190,21 +171,18 @@ def _clips(args: argparse.Namespace, paths: list[Path]) -> int:
 
     others = ("rates", "labels", "short_side", "quick", "effort", "jobs", "cache", "prior")
     _files.only_for("pictures, and these are clips", filter(vars(args).get, others))
-    options = SequenceOptions(**fields.from_args(args, SequenceOptions))
-    ours = _ClipOptions(**fields.from_args(args, _ClipOptions))
     plan = clips.Plan(
         settings=_measuring.settings(args, _CLIP_METRICS, of_sets=False, of_maps=False),
         names=tuple(args.codecs or clips.NAMES),
-        options=options.keywords(),
-        every=ours.every,
-        drop=ours.drop,
+        options=SequenceOptions(**fields.from_args(args, SequenceOptions)),
         models=Models(**fields.from_args(args, Models)),
+        **fields.from_args(args, clips.Options),
     )
     found = []
     for path in paths:  # a clip that cannot be read is named before the work
         with _sequence.noted(str(path)):
             found.append(
-                clips.read(path, size=args.size, rate=args.fps, start=ours.start, count=args.limit)
+                clips.read(path, size=args.size, rate=args.fps, start=plan.start, count=args.limit)
             )
     results = []
     for path, clip in zip(paths, tqdm(found, "clips", unit="clip", disable=None), strict=True):

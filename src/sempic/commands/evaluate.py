@@ -73,6 +73,7 @@ def _check_uses(args: argparse.Namespace, metrics: tuple[str, ...]) -> None:
             raise InputError(f"--{name} is for mIoU, and miou is not among the metrics")
     if args.palette is not None and not {"miou", "confirmed"} & {*metrics}:
         raise InputError("--palette is for human maps, and no metric compares with them")
-    for name in metrics if args.predictions is not None and args.metrics else ():
-        if METRICS[name].judged and name != "miou":
-            processes.say(f"no {name}: it needs a judge, which --predictions replace")
+    if args.predictions is not None and args.metrics:
+        for name in metrics:
+            if METRICS[name].judged and name != "miou":
+                processes.say(f"no {name}: it needs a judge, which --predictions replace")

@@ -36,7 +36,7 @@ class Curve:
 
     @property
     def ours(self) -> bool:
-        return self.codec.startswith("sempic")
+        return codecs.is_ours(self.codec)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -191,7 +191,7 @@ def _stroke(curve: Curve) -> dict[str, str]:
 
 def _mark(svg: Element, codec: str, x: float, y: float) -> Element:
     """The marker of a codec at a place."""
-    style, radius = codecs.style(codec), 5 if codec.startswith("sempic") else 3.5
+    style, radius = codecs.style(codec), 5 if codecs.is_ours(codec) else 3.5
     mark = _add(svg, "g", fill=style.colour, stroke="#fff", stroke_width=0.7)
     if style.marker not in MARKERS:
         _add(mark, "circle", cx=x, cy=y, r=max(radius, 2.3 * len(style.marker)))

@@ -23,7 +23,7 @@ import PIL.Image
 from PIL import features
 
 import sempic
-from sempic import api, bits, coarse, formats, labels, models
+from sempic import api, bits, coarse, formats, models
 from sempic.coarse import hevc
 from sempic.errors import InputError, install_hint, refused
 from sempic.evaluation import weights
@@ -109,9 +109,7 @@ class Video(PictureCodec):
 
     @property
     def version(self) -> str:
-        import av
-
-        return f"PyAV {av.__version__} {self.options(self.settings[0])} {_coarse_digests()}"
+        return f"{self.options(self.settings[0])} {_version_of_coarse()}"
 
     def encode(self, picture: Image, setting: int, labels: LabelMap | None = None) -> bytes:
         return b"".join(self.packets([picture], setting))
@@ -175,9 +173,7 @@ class Bpg(PictureCodec):
 
     @property
     def version(self) -> str:
-        import av
-
-        return f"PyAV {av.__version__} {self.factor} {_coarse_digests()}"
+        return f"{self.factor} {_version_of_coarse()}"
 
     def encode(self, picture: Image, setting: int, labels: LabelMap | None = None) -> bytes:
         small = coarse.downscale(picture, self.factor) if self.factor > 1 else picture
@@ -227,12 +223,9 @@ class Sempic(PictureCodec):
             networks.append(named.verifier or models.find(models.VERIFIER))
         if named.prior is not None:
             networks.append(named.prior)
-        coder = sorted(Path(labels.__file__).parent.glob("weights/*.npz"))
-        digests = map(weights.digest, [*map(Path, networks), *coder, *_sources()])
-        libraries = [av.__version__, onnxruntime.__version__]
-        own = [str(self.palette)] * self.needs_labels
-        settings = [str(sempic.QUALITY), str(list(coarse.BY_CHUNK))]
-        return " ".join([*libraries, *settings, *digests, *own])
+        digests = map(weights.digest, [*map(Path, networks), *_sources()])
+        palette = self.palette if self.needs_labels else ""
+        return " ".join(map(str, [av.__version__, onnxruntime.__version__, *digests, palette]))
 
     def encode(self, picture: Image, setting: int, labels: LabelMap | None = None) -> bytes:
         options: dict[str, Any] = {}
@@ -254,18 +247,21 @@ class Sempic(PictureCodec):
         return np.array(self._codec.decode(stream, steps=self.steps))
 
 
-def _coarse_digests() -> str:
-    """Digests of the modules that make our BPG, and the planes of a `Video`."""
+def _version_of_coarse() -> str:
+    """Of PyAV, and digests of the modules that make our BPG, and the planes of a `Video`."""
+    import av
+
     modules = [*sorted(Path(coarse.__file__).parent.glob("*.py")), Path(bits.__file__)]
-    return " ".join(map(weights.digest, modules))
+    return " ".join([f"PyAV {av.__version__}", *map(weights.digest, modules)])
 
 
 @functools.cache
 def _sources() -> list[Path]:
-    """Our modules, except packages that neither encode nor decode."""
+    """Our modules and label models, except packages that neither encode nor decode."""
     package = Path(api.__file__).parent
     others = {package / name for name in ("evaluation", "server", "training")}
-    return [p for p in sorted(package.rglob("*.py")) if not others & set(p.parents)]
+    files = [*package.rglob("*.py"), *package.rglob("*.npz")]
+    return [path for path in sorted(files) if not others & set(path.parents)]
 
 
 def _library(feature: str) -> str:
@@ -276,10 +272,10 @@ def _library(feature: str) -> str:
 
 
 def _avif(chroma: str, slow: bool) -> PictureCodec:
-    _library("avif")
+    library = _library("avif")
     from PIL import _avif
 
-    library = f"libavif {_avif.libavif_version}, {_avif.codec_versions()}"
+    library += f", {_avif.codec_versions()}"
     fixed = {"speed": 0 if slow else 8, "max_threads": 1, "subsampling": chroma}
     return Pillow(f"AVIF (libaom), {chroma}", range(101), "AVIF", library, fixed)
 
@@ -418,6 +414,11 @@ def _ours(name: str) -> tuple[int, str] | None:
     """(steps, variant) of a name of ours; None for other names."""
     match = re.fullmatch(rf"sempic(?:@([1-9]\d*))?(?:\+({'|'.join([*VARIANTS][1:])}))?", name)
     return (int(match[1] or 1), match[2] or "") if match else None
+
+
+def is_ours(name: str) -> bool:
+    """Whether a name is "sempic", maybe with suffixes."""
+    return _ours(name) is not None
 
 
 def style(name: str) -> Style:

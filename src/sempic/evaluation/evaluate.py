@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,9 +16,12 @@ from sempic.evaluation.folders import by_name
 from sempic.evaluation.human_maps import HumanMaps
 from sempic.evaluation.markup import BPP
 from sempic.evaluation.measure import Measure, Settings, lacking, row
-from sempic.evaluation.measures import FIGURES, METRICS, Figure, Record, Row
+from sempic.evaluation.measures import FIGURES, METRICS, Figure, Record, Row, details
 from sempic.evaluation.measures.base import Reference
 from sempic.evaluation.measures.inception import sample_count
+
+_COUNTED = (".sempic",), (".bpg", ".flif"), (".bpg",)
+"""Suffixes of the files that are a picture's stream together; the first that are there count."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,24 +65,19 @@ def evaluate(
         )
     measured = tuple(m for m in settings.metrics if predictions is None or not METRICS[m].judged)
     measure = Measure(replace(settings, metrics=measured))
-    maps = None
-    if (folder / "labels").is_dir():
-        if {"miou", "confirmed"} & {*settings.metrics}:
-            judge = measure.palette if predictions is None else None
-            maps = HumanMaps.find(
-                folder / "labels", palette, sent_palette, judge, settings.num_classes
+    labels, maps = folder / "labels", None
+    if predictions is not None and not labels.is_dir():
+        raise InputError(f"{labels}: no such folder, and --predictions are compared with its maps")
+    if labels.is_dir() and {"miou", "confirmed"} & {*settings.metrics}:
+        judge = measure.palette if predictions is None else None
+        maps = HumanMaps.find(labels, palette, sent_palette, judge, settings.num_classes)
+        if judge is not None and judge.id != maps.compared.id:
+            notes.append(
+                f"no mIoU, and no object is confirmed: {labels} has the palette "
+                f"{maps.palette.name}, the judge knows {judge.name}; name another --judge, the "
+                "right --palette, or --predictions"
             )
-            if judge is not None and judge.id != maps.compared.id:
-                notes.append(
-                    f"no mIoU, and no object is confirmed: {maps.folder} has the palette "
-                    f"{maps.palette.name}, the judge knows {judge.name}; name another --judge, the "
-                    "right --palette, or --predictions"
-                )
-                maps = None
-    elif predictions is not None:
-        raise InputError(
-            f"{folder / 'labels'}: no such folder, and --predictions are compared with its maps"
-        )
+            maps = None
     predicted = None if predictions is None else by_name(predictions)
     records, ceiling, rates, table = [], [], [], []
     for name, reference, record in _measured(originals, samples, measure, maps):
@@ -138,8 +137,8 @@ def _sent(folder: Path, names: list[str]) -> tuple[dict[str, int], str | None, l
     damaged.
     """
     known = set(names)
-    sent: dict[tuple[str, str], Path] = {}
-    found = files.search(folder, {".sempic", ".bpg", ".flif"})
+    sent: dict[str, dict[str, Path]] = {".sempic": {}, ".bpg": {}, ".flif": {}}
+    found = files.search(folder, sent)
     for path, fault in [*((path, "") for path in found.files), *found.faults]:
         parts = path.relative_to(folder).with_suffix("").parts
         ends = ("/".join(parts[start:]) for start in range(len(parts)))
@@ -148,26 +147,21 @@ def _sent(folder: Path, names: list[str]) -> tuple[dict[str, int], str | None, l
             continue
         if fault:
             raise InputError(f"{path}: {fault}")
-        if (other := sent.setdefault((name, path.suffix.lower()), path)) != path:
+        if (other := sent[path.suffix.lower()].setdefault(name, path)) != path:
             raise InputError(f"{path} and {other} are both of the picture {name}")
-    for suffixes in ((".sempic",), (".bpg", ".flif"), (".bpg",)):
-        if any(all((name, suffix) not in sent for name in names) for suffix in suffixes):
-            continue
-        for name in names:
-            for suffix in suffixes:
-                if (name, suffix) not in sent:
-                    raise InputError(f"{folder}: no {name}{suffix}, but other {suffix} files")
-        sizes = {n: sum(sent[n, s].stat().st_size for s in suffixes) for n in names}
-        if suffixes == (".sempic",):
-            palettes = []
-            for name in names:  # all are read, since a damaged file has no rate
-                path = sent[name, ".sempic"]
-                with naming(path):
-                    palettes.append(str(api.info(jobs.read(path))["palette"]))
-            return sizes, palettes[0], []
-        note = "bpp is that of the coarse pictures alone: there is no .flif of a label map"
-        return sizes, None, [note] * (".flif" not in suffixes)
-    return {}, None, []
+    counted = next((some for some in _COUNTED if all(map(sent.get, some))), None)
+    if counted is None:
+        return {}, None, []
+    for name, suffix in itertools.product(names, counted):
+        if name not in sent[suffix]:
+            raise InputError(f"{folder}: no {name}{suffix}, but other {suffix} files")
+    sizes = {n: sum(sent[s][n].stat().st_size for s in counted) for n in names}
+    palettes = []
+    for path in sent[".sempic"].values():  # all are read, since a damaged file has no rate
+        with naming(path):
+            palettes.append(str(api.info(jobs.read(path))["palette"]))
+    note = "bpp is that of the coarse pictures alone: there is no .flif of a label map"
+    return sizes, next(iter(palettes), None), [note] * (counted == (".bpg",))
 
 
 def describe(samples: Row, originals: Row, settings: Settings) -> str:
@@ -178,10 +172,8 @@ def describe(samples: Row, originals: Row, settings: Settings) -> str:
         for figure in (BPP, *FIGURES.values())
         if figure.name in samples
     ]
-    for metric in METRICS.values():
-        heads, *rows = metric.details([("", samples)]) or [[]]
-        cells = zip(heads, *rows, strict=True)
-        found += [(head, "  ".join(texts)) for head, *texts in cells if head]
+    for table in details([("", samples)]):
+        found += [(head, "  ".join(texts)) for head, *texts in zip(*table, strict=True) if head]
     lines = [f"{count} picture{'s' * (count != 1)}", *(f"  {a:<20} {b}" for a, b in found)]
     if "agreement" in samples or "objects" in samples:
         lines.append(f"  judge: {settings.judge_name}")

@@ -151,8 +151,9 @@ def _with_colours(picture: PIL.Image.Image, *likely: Palette) -> Palette | None:
         fitting = [p for p in PALETTES.values() if {colour for _, colour in seen} <= {*p.colours}]
         if CITYSCAPES in fitting and CITYSCAPES_FULL not in likely:
             fitting.remove(CITYSCAPES_FULL)  # has the same colours, and more
-    chosen = [palette for palette in likely if palette in fitting] or fitting
-    return chosen[0] if len(fitting) == 1 or chosen is not fitting else None
+    if len(fitting) == 1:
+        return fitting[0]
+    return next((palette for palette in likely if palette in fitting), None)
 
 
 def read_as(path: Path, palette: Palette, compared: Palette) -> LabelMap:

@@ -14,6 +14,8 @@ from sempic.pictures import saved
 from sempic.scene import Image
 
 BPP = Figure("bpp", "bpp", "{:.4f}", lower=True)
+_BEST = "\0"
+"""Begins the best cells of a table; no name has it."""
 
 
 def resource(name: str) -> str:
@@ -53,7 +55,7 @@ def table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> st
     """An HTML table.
 
     Args:
-        rows: (CSS class, cells). Cells are HTML; a leading * marks the best. A row of class "group"
+        rows: (CSS class, cells). Cells are HTML; `marked` marks the best. A row of class "group"
             has one cell, which spans the table.
     """
     head = "".join(f"<th>{html.escape(h)}</th>" for h in heads)
@@ -63,7 +65,7 @@ def table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> st
             lines.append(f"<tr class='group'><td colspan='{len(heads)}'>{cells[0]}</td></tr>")
         else:
             filled = "".join(
-                f"<td class='best'>{c[1:]}</td>" if c.startswith("*") else f"<td>{c}</td>"
+                f"<td class='best'>{c[1:]}</td>" if c.startswith(_BEST) else f"<td>{c}</td>"
                 for c in cells
             )
             lines.append(f"<tr class='{kind}'>{filled}</tr>")
@@ -91,6 +93,6 @@ def marked(rows: Sequence[Row], figures: Sequence[Figure]) -> list[list[str]]:
 
     def cell(row: Row, f: Figure) -> str:
         is_best = f.name in best and row.get(f.name) == best[f.name]
-        return "*" * is_best + f.text(row)
+        return _BEST * is_best + f.text(row)
 
     return [[cell(row, f) for f in figures] for row in rows]

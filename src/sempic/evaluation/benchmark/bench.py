@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sempic import batch, processes
+from sempic import batch, models, processes
 from sempic.evaluation.benchmark import dial
-from sempic.evaluation.benchmark.cache import Cache, closed_on_failure, digest, key
+from sempic.evaluation.benchmark.cache import Cache, digest, key
 from sempic.evaluation.benchmark.plan import Plan
 from sempic.evaluation.benchmark.workers import Job, Workers
 from sempic.evaluation.folders import spread
@@ -37,28 +37,35 @@ class File(NamedTuple):
     decode_s: float
 
 
+def median_times(files: Iterable[File]) -> dict[str, float]:
+    """The medians "encode_s" and "decode_s" of files."""
+    encode_s, decode_s = np.median([(file.encode_s, file.decode_s) for file in files], 0).tolist()
+    return {"encode_s": encode_s, "decode_s": decode_s}
+
+
 class Benchmark:
     """A plan in execution. A context manager: its end stops the worker processes."""
 
-    def __init__(self, plan: Plan, *, cache: Path, jobs: int | None = None) -> None:
-        """`jobs`: number of processes; None: one a core.
+    def __init__(self, plan: Plan, *, cache: Path | None = None, jobs: int | None = None) -> None:
+        """`cache`: its file; None: `models.cache`/benchmark.sqlite. `jobs`: number of processes;
+        None: one a core.
 
         Raises InputError for more than `processes.most`, OutputError if the cache cannot be
         opened.
         """
         self.plan = plan
         self._workers = Workers(plan, batch.bounded(jobs or processes.cores()))
-        self._cache = Cache(cache)
         self.sizes: list[tuple[int, int]] = []
         """(width, height) of each picture."""
         self._digests: list[tuple[str, str]] = []
-        with closed_on_failure(self._cache):
-            for picture, labels in map(plan.load, range(len(plan.items))):
-                self.sizes.append((picture.shape[1], picture.shape[0]))
-                self._digests.append((digest(picture), digest(labels)))
-            self._measure_key = plan.settings.key()
-        self.codec = functools.lru_cache(None)(plan.codec)
+        for picture, labels in map(plan.load, range(len(plan.items))):
+            self.sizes.append((picture.shape[1], picture.shape[0]))
+            self._digests.append((digest(picture), digest(labels)))
+        self._measure_key = plan.settings.key()
+        self.codec = functools.cache(plan.codec)
         """Codec by name, each loaded once."""
+        # Last, since a failure after it would leave it open.
+        self._cache = Cache(cache or models.cache() / "benchmark.sqlite")
 
     def __enter__(self) -> Benchmark:
         return self
@@ -109,32 +116,29 @@ class Benchmark:
     def _do(
         self,
         points: Iterable[tuple[int, str | None, int]],
-        metrics: tuple[str, ...] | None,
+        metrics: tuple[str, ...] = (),
         title: str = "",
     ) -> None:
         """Encodes and measures points (picture, codec, setting), as far as streams and metrics are
         not cached; the codec None stands for the originals."""
         jobs = []
         for index, name, setting in points:
-            cached = (b"", 0.0) if name is None else self.stream(index, name, setting)
-            missing = None
-            if metrics is not None:
-                record = self._cache.get(self._record_key(index, name, setting)) or {}
-                missing = tuple(m for m in metrics if not METRICS[m].measured_in(record)) or None
-            if cached is None or missing:
-                jobs.append(Job(index, name, setting, cached[0] if cached else None, missing))
+            coded = None if name is None else self.stream(index, name, setting)
+            record = self._cache.get(self._record_key(index, name, setting)) or {}
+            missing = tuple(m for m in metrics if not METRICS[m].measured_in(record)) or None
+            if missing or (name is not None and coded is None):
+                jobs.append(Job(index, name, setting, coded and coded[0], missing))
         for job, answer in self._workers.code(jobs, title):
-            index, name, setting = job.picture, job.codec, job.setting
-            if answer.stream is not None and name is not None:
-                self._cache.put(self._stream_key(index, name, setting), answer.stream)
+            if answer.stream is not None and job.codec is not None:
+                at = self._stream_key(job.picture, job.codec, job.setting)
+                self._cache.put(at, answer.stream)
             if answer.record is not None:
-                at = self._record_key(index, name, setting)
+                at = self._record_key(job.picture, job.codec, job.setting)
                 self._cache.put(at, answer.record | (self._cache.get(at) or {}))
 
-    def measure(self, points: Sequence[Sequence[tuple[str, int]]]) -> None:
-        """Encodes and measures each picture at its own points (codec, setting)."""
-        flat = [(index, *point) for index, own in enumerate(points) for point in own]
-        self._do(flat, self.plan.settings.metrics, "measure")
+    def measure(self, points: Iterable[tuple[int, str, int]]) -> None:
+        """Encodes and measures points (picture, codec, setting)."""
+        self._do(points, self.plan.settings.metrics, "measure")
 
     def originals(self) -> list[Record]:
         """Records of the originals: ceiling of mIoU, target of FID, reference of objects."""
@@ -156,13 +160,13 @@ class Benchmark:
     def rate(self, name: str, setting: int, *indices: int) -> float:
         """Mean bpp of a codec at a setting over some pictures, by default the probes."""
         indices = indices or tuple(spread(range(len(self.plan.items)), PROBES))
-        self._do([(i, name, setting) for i in indices], None)
+        self._do((i, name, setting) for i in indices)
         return float(np.mean([self.bpp(i, name, setting) for i in indices]))
 
     def dial(self, name: str, rates: Sequence[float]) -> list[int]:
         """The settings nearest to the given rates, without settings of equal rate."""
         settings = self.codec(name).settings
-        rate = functools.lru_cache(None)(lambda at: self.rate(name, settings[at]))
+        rate = functools.cache(lambda at: self.rate(name, settings[at]))
         places = sorted({dial.nearest(rate, len(settings), target) for target in rates})
         # At the ends of some dials, neighbouring settings give the same file.
         return [

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import io
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +29,14 @@ class Cache:
                 if file.read(16) not in (b"", b"SQLite format 3\0"):
                     raise OSError("it is a file of another kind")
             self._db = sqlite3.connect(path, isolation_level=None, timeout=60)
-            with closed_on_failure(self):
+            with contextlib.ExitStack() as on_failure:
+                on_failure.callback(self.close)
                 self._db.execute("PRAGMA journal_mode=WAL")
                 self._db.execute("PRAGMA synchronous=NORMAL")
                 self._db.execute(
                     "CREATE TABLE IF NOT EXISTS kept (key TEXT PRIMARY KEY, value BLOB)"
                 )
+                on_failure.pop_all()
 
     def _refused(self, done: str) -> contextlib.AbstractContextManager[None]:
         what = f"{self._path}: the cache cannot be {done}"
@@ -58,16 +59,6 @@ class Cache:
 
     def close(self) -> None:
         self._db.close()
-
-
-@contextlib.contextmanager
-def closed_on_failure(cache: Cache) -> Iterator[None]:
-    """Closes a cache whose owner cannot be made: `__exit__` of the owner is not called."""
-    try:
-        yield
-    except BaseException:
-        cache.close()
-        raise
 
 
 def key(*parts: object) -> str:

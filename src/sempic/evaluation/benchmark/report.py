@@ -12,9 +12,10 @@ from sempic.critical import SHARE
 from sempic.evaluation import charts, markup, metrics
 from sempic.evaluation.benchmark.bench import Benchmark
 from sempic.evaluation.benchmark.results import Point, Results
+from sempic.evaluation.codecs import is_ours
 from sempic.evaluation.measures import FIGURES, METRICS, Figure, Row
 from sempic.evaluation.measures.base import JPEG_QUALITY
-from sempic.evaluation.measures.inception import FEW, PATCH, sample_count
+from sempic.evaluation.measures.inception import PATCH, sample_count
 
 MAIN = ("miou", "fid", "lpips", "psnr")
 """Figures of rd.svg."""
@@ -49,8 +50,9 @@ def page(bench: Benchmark, results: Results) -> str:
     size = "{}×{} pixels".format(*about["size"]) if about["size"] else "of several sizes"
     count, codecs = about["pictures"], len(results.codecs)
     title = f"{count} picture{'s' * (count != 1)}, {codecs} codec{'s' * (codecs != 1)}"
-    ours = next((c.title for n, c in results.codecs.items() if n.startswith("sempic")), None)
-    rates = "that were asked for" if ours is None else f"of the points of {html.escape(ours)}"
+    rates = "that were asked for"
+    if is_ours(results.anchor):
+        rates = f"of the points of {html.escape(results.codecs[results.anchor].title)}"
     fid_note = f" FID {html.escape(sample_count(count))}." if "fid" in results.figures else ""
     sections = [
         f"<h1>{title}</h1>",
@@ -84,7 +86,7 @@ def page(bench: Benchmark, results: Results) -> str:
 
 def _line(results: Results, codec: str, *cells: str) -> tuple[str, list[str]]:
     """A row of `markup.table` with a codec's title and cells of HTML."""
-    kind = "ours" if codec.startswith("sempic") else ""
+    kind = "ours" if is_ours(codec) else ""
     return kind, [html.escape(results.codecs[codec].title), *cells]
 
 
@@ -103,14 +105,12 @@ def _bd_rates(results: Results) -> str:
     columns = results.bd_rate
     if not columns:
         return "<p>Nothing to compare.</p>"
-    names = [n for n in results.codecs if any(n in column for column in columns.values())]
-    anchor = next(n for n in results.codecs if n not in names)
     rows = []
-    for name in names:
+    for name in (n for n in results.codecs if n != results.anchor):
         values = [column.get(name) for column in columns.values()]
         cells = ["–" if v is None else f"{v:+.0f} %".replace("-", "−") for v in values]
         rows.append(_line(results, name, *cells))
-    title = html.escape(results.codecs[anchor].title)
+    title = html.escape(results.codecs[results.anchor].title)
     return (
         f"<p class='dim'>Bits that a codec spends more (+) or less (−) than {title} for the same "
         "figure, averaged over the values that both reach (Bjøntegaard, PCHIP). “–”: the two "
@@ -142,15 +142,12 @@ def _interval(row: Row, figure: Figure) -> str:
 
 
 def _near_our_rate(results: Results, limit: int) -> list[tuple[str, Point]]:
-    """Codecs for pictures and bars: our first, or else the first one, at its point nearest to 0.09
-    bpp, then others below 1.6 times its rate, at most `limit`."""
-    names = list(results.codecs)
-    name = next((n for n in names if n.startswith("sempic")), names[0])
-    ours = results.codecs[name].near(0.09)
-    nearest = [(n, codec.near(ours.bpp)) for n, codec in results.codecs.items()]
-    others = [(n, p) for n, p in nearest if n != name and p.bpp < 1.6 * ours.bpp]
-    others.sort(key=lambda pair: not pair[0].startswith("sempic"))
-    return [(name, ours), *others][:limit]
+    """Codecs for pictures and bars: the anchor at its point nearest to 0.09 bpp, then others below
+    1.6 times its rate, ours first, at most `limit`."""
+    bpp = results.codecs[results.anchor].near(0.09).bpp
+    nearest = [(name, codec.near(bpp)) for name, codec in results.codecs.items()]
+    shown = [(name, point) for name, point in nearest if point.bpp < 1.6 * bpp]
+    return sorted(shown, key=lambda pair: (pair[0] != results.anchor, not is_ours(pair[0])))[:limit]
 
 
 def _classes(results: Results) -> str:
@@ -176,7 +173,7 @@ def _objects(results: Results) -> str:
         for point in codec.points
     ]
     objects = METRICS["objects"].details(rows)
-    if objects is None:
+    if not objects:
         return ""
     section = (
         "<h2>Objects kept and invented</h2><p class='dim'>Objects are connected regions of at "
@@ -184,13 +181,12 @@ def _objects(results: Results) -> str:
         "the originals. Cells: objects that a codec keeps / invents.</p>"
         + markup.table_of_texts(objects)
     )
-    confirmed = METRICS["confirmed"].details(rows)
-    if confirmed is None:
-        return section
-    return (
-        section + "<p class='dim'>The judge sees some objects that are not there. Kept objects "
-        "among those that the human maps confirm:</p>" + markup.table_of_texts(confirmed)
-    )
+    if confirmed := METRICS["confirmed"].details(rows):
+        section += (
+            "<p class='dim'>The judge sees some objects that are not there. Kept objects among "
+            "those that the human maps confirm:</p>" + markup.table_of_texts(confirmed)
+        )
+    return section
 
 
 def _pictures(bench: Benchmark, results: Results) -> str:
@@ -252,11 +248,6 @@ def _costs(results: Results) -> str:
 
 def _notes(results: Results) -> str:
     about = results.about
-    biased = (
-        f" With fewer than {FEW} pictures FID is biased upwards: compare within this page only."
-        if about["pictures"] < FEW
-        else ""
-    )
     notes = [
         "Every figure is measured on files that were written and decoded. Rates count whole files. "
         "HEVC and SVT-AV1 have no file format here: their bare streams count, which favours them. "
@@ -265,7 +256,7 @@ def _notes(results: Results) -> str:
         f"({html.escape(about['judge'])}) is another network than the encoder's segmenter. "
         "“Agreement” compares the judge's map with its own map of the original.",
         f"FID and KID compare Inception-2015 features of {about['pictures']} decoded pictures with "
-        f"those of their originals.{biased}",
+        "those of their originals.",
         f"Patch FID is FID of patches of {PATCH}×{PATCH} pixels, on a grid and on one shifted by "
         "half a patch.",
         "An object is kept if the judge's map of the decoded picture has the object's group "

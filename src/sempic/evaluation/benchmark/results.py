@@ -6,7 +6,7 @@ import contextlib
 import math
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 import sempic
 from sempic.evaluation import metrics
-from sempic.evaluation.benchmark.bench import Benchmark
+from sempic.evaluation.benchmark.bench import Benchmark, median_times
+from sempic.evaluation.codecs import is_ours
 from sempic.evaluation.measure import row
 from sempic.evaluation.measures import FIGURES, Figure, Row, measured
 
@@ -75,6 +76,11 @@ class Results:
         """The figures that any codec has, by name."""
         return measured(point.row for codec in self.codecs.values() for point in codec.points)
 
+    @property
+    def anchor(self) -> str:
+        """The name of the codec with which others are compared: see `anchor`."""
+        return anchor(self.codecs)
+
 
 def run(bench: Benchmark, names: Sequence[str], rates: Sequence[float]) -> Results:
     """Encodes and measures with each codec near each rate."""
@@ -84,32 +90,32 @@ def run(bench: Benchmark, names: Sequence[str], rates: Sequence[float]) -> Resul
         name: bench.dial(name, rates)
         for name in tqdm(names, desc="rates", unit="codec", disable=None)
     }
-    bench.measure([[(n, setting) for n in names for setting in settings[n]]] * len(plan.items))
+    indices = range(len(plan.items))
+    bench.measure((i, name, at) for i in indices for name in names for at in settings[name])
     codecs = {}
     for name in names:
         points = []
         for setting in settings[name]:
-            files = [bench.file(i, name, setting) for i in range(len(plan.items))]
-            points.append(
-                Point(
-                    setting=setting,
-                    row=row([f.record for f in files], originals, [f.bpp for f in files], wanted),
-                    encode_s=float(np.median([f.encode_s for f in files])),
-                    decode_s=float(np.median([f.decode_s for f in files])),
-                )
-            )
+            files = [bench.file(i, name, setting) for i in indices]
+            figures = row([f.record for f in files], originals, [f.bpp for f in files], wanted)
+            points.append(Point(setting=setting, row=figures, **median_times(files)))
         points.sort(key=lambda p: p.bpp)
         peak = bench.memory(name, points[len(points) // 2].setting)
         codecs[name] = Codec(title=bench.codec(name).title, peak_bytes=peak, points=points)
-    ours = [n for n in names if n.startswith("sempic")]
-    anchors = [p.bpp for p in codecs[ours[0]].points] if ours else list(rates)
+    if is_ours(anchor(names)):
+        rates = [point.bpp for point in codecs[anchor(names)].points]
     return Results(
         about=_about(bench),
         originals=row(originals, originals, None, wanted),
         codecs=codecs,
-        matched=matched(codecs, anchors),
-        bd_rate=bd_rates(codecs, ours[0] if ours else names[0]),
+        matched=matched(codecs, rates),
+        bd_rate=bd_rates(codecs, anchor(names)),
     )
+
+
+def anchor(names: Iterable[str]) -> str:
+    """The name of our first codec, else the first one."""
+    return min(names, key=lambda name: not is_ours(name))
 
 
 def matched(codecs: Mapping[str, Codec], rates: Sequence[float]) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ def pictures(bench: Benchmark, results: Results) -> str:
     """pictures.csv: one line for each file."""
     out = io.StringIO()
     names = ["codec", "setting", "picture", "bpp", "encode_s", "decode_s", *FIGURES]
-    writer = csv.DictWriter(out, names, restval="", lineterminator="\n")
+    writer = csv.DictWriter(out, names, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     wanted = bench.plan.settings.metrics
     for name, codec in results.codecs.items():
@@ -28,7 +28,7 @@ def pictures(bench: Benchmark, results: Results) -> str:
                 figures = {**file._asdict(), **row([file.record], [], None, wanted)}
                 line = {k: f"{v:.6g}" for k, v in figures.items() if isinstance(v, float)}
                 line |= {"codec": name, "setting": str(point.setting), "picture": item.name}
-                writer.writerow({k: v for k, v in line.items() if k in names})
+                writer.writerow(line)
     return out.getvalue()
 
 

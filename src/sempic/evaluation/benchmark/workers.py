@@ -117,7 +117,7 @@ class _Worker:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.codec = functools.lru_cache(None)(plan.codec)
+        self.codec = functools.cache(plan.codec)
         self.measure = Measure(plan.settings)
         self._done: set[str] = set()
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import nan
 from typing import Any
 
@@ -25,10 +25,11 @@ from sempic.evaluation.clips.clip import Clip
 from sempic.evaluation.measure import Measure, Settings, row
 from sempic.evaluation.measures import Record, Row
 from sempic.evaluation.measures.base import Reference
-from sempic.options import BUNDLED, Models
+from sempic.fields import option
+from sempic.options import Models
 from sempic.pictures import resized
 from sempic.scene import Image, LabelMap
-from sempic.sequence import motion
+from sempic.sequence import SequenceOptions, motion
 from sempic.sequence.painter import Painter
 
 STATIC = 8
@@ -51,19 +52,29 @@ _FACTOR = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
+class Options:
+    """Options of the command line for clips alone, besides `SequenceOptions`."""
+
+    start: float = option("start of each clip", 0.0, low=0, metavar="SECONDS")
+    every: int = option("measure every N-th frame (flicker: all)", 1, low=1, metavar="N")
+    drop: float = option(
+        "also lose this share of the frames, in ten trials, and report the damage",
+        0.0,
+        low=0,
+        high=1,
+        metavar="SHARE",
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan(Options):
     """How clips are coded and measured."""
 
     settings: Settings
-    names: tuple[str, ...] = NAMES
+    names: tuple[str, ...]
     """Out of NAMES; "sempic" is always coded."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """Of `SequenceOptions`."""
-    every: int = 1
-    """Picture metrics see every N-th frame."""
-    drop: float = 0.0
-    """Share of frames lost in the trials of losses; 0: no trials."""
-    models: Models = BUNDLED
+    options: SequenceOptions
+    models: Models
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.names if name not in NAMES]:
@@ -85,13 +96,13 @@ class Found:
 def measure(clip: Clip, plan: Plan) -> dict[str, Found]:
     """The clip in each way of the plan, by name. Raises SempicErrors of coding."""
     coder = api.Codec(_CachedSegmenter(plan.models.segmenter), plan.models.receiver)
-    pieces = list(sequence.encode(clip.frames, rate=clip.rate, codec=coder, **plan.options))
+    options = plan.options.keywords()
+    pieces = list(sequence.encode(clip.frames, rate=clip.rate, codec=coder, **options))
     coded = {"sempic": _sequence(pieces, coder)}
     size = coded["sempic"].row["bytes"]
     for name in plan.names:
         if name == "single":
-            shared = {n: v for n, v in plan.options.items() if n in ("quality", "label_quality")}
-            coded[name] = _single(clip, coder, shared)
+            coded[name] = _single(clip, coder, plan.options)
         elif name != "sempic":
             coded[name] = _competitor(name, clip, size)
     compare = Measure(plan.settings)
@@ -136,10 +147,11 @@ def _sequence(pieces: list[bytes], coder: api.Codec) -> Found:
     return Found(title="sempic", row=sizes, pictures=pictures)
 
 
-def _single(clip: Clip, coder: api.Codec, options: Mapping[str, Any]) -> Found:
+def _single(clip: Clip, coder: api.Codec, options: SequenceOptions) -> Found:
+    shared: dict[str, Any] = {"quality": options.quality, "label_quality": options.label_quality}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SempicWarning)  # would repeat for each frame
-        streams = [coder.encode(frame, **options) for frame in clip.frames]
+        streams = [coder.encode(frame, **shared) for frame in clip.frames]
     chunks = [api.info(stream)["chunks"] for stream in streams]
     sizes: Row = {"bytes": sum(map(len, streams))}
     sizes |= {name: sum(part.get(name, 0) for part in chunks) for name in ("coarse", "labels")}
@@ -273,7 +285,7 @@ def losses(
 
 def agreement(truth: LabelMap | None, guess: LabelMap | None) -> float:
     """Mean intersection over union of the classes in the first map; None is a map of one class."""
-    a, b = (np.full(1, 256) if m is None else m.ravel().astype(np.int64) for m in (truth, guess))
-    size = np.broadcast_shapes(a.shape, b.shape)
-    matrix = metrics.confusion(np.broadcast_to(a, size), np.broadcast_to(b, size), 257)
+    ids = (np.full(1, 256) if m is None else m.ravel().astype(np.int64) for m in (truth, guess))
+    a, b = np.broadcast_arrays(*ids)
+    matrix = metrics.confusion(a, b, 257)
     return float(metrics.iou(matrix)[matrix.any(1)].mean())

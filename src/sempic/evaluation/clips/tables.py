@@ -107,9 +107,9 @@ def _notes(ways: Mapping[str, Found]) -> list[str]:
 def page(results: Results, plan: Plan) -> str:
     """report.html, with all videos embedded."""
     figures = _figures(results)
-    title = f"sempic benchmark: {len(results)} clip{'s' * (len(results) != 1)}"
+    title = f"{len(results)} clip{'s' * (len(results) != 1)}"
     parts = [
-        f"<h1>{title.partition(': ')[2]}</h1><p class='dim'>sempic {sempic.__version__} · judge: "
+        f"<h1>{title}</h1><p class='dim'>sempic {sempic.__version__} · judge: "
         f"{html.escape(plan.settings.judge_name)}</p>"
     ]
     for clip, ways in results:
@@ -137,7 +137,7 @@ def page(results: Results, plan: Plan) -> str:
         f"by less than {STATIC} grey levels.</li><li>The videos here are animated WebP of quality "
         f"{_QUALITY}.</li></ul>"
     )
-    return markup.document(title, "".join(parts), markup.resource("zoom.js"))
+    return markup.document(f"sempic benchmark: {title}", "".join(parts), markup.resource("zoom.js"))
 
 
 def _animated(pictures: Sequence[Image], clip: Clip) -> str:

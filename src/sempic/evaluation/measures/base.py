@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -13,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import PIL.Image
 
-from sempic import models
+from sempic import models, pictures
 from sempic.evaluation import weights
-from sempic.pictures import saved
 from sempic.scene import Image, LabelMap
 
 if TYPE_CHECKING:
@@ -79,8 +77,8 @@ class Reference:
     @functools.cached_property
     def as_jpeg(self) -> Reference:
         """The picture as JPEG of quality JPEG_QUALITY (Pillow, 4:2:0), decoded."""
-        file = saved(PIL.Image.fromarray(self.picture), "JPEG", quality=JPEG_QUALITY)
-        return Reference(self.measure, np.array(PIL.Image.open(io.BytesIO(file))))
+        file = pictures.saved(PIL.Image.fromarray(self.picture), "JPEG", quality=JPEG_QUALITY)
+        return Reference(self.measure, pictures.read(file))
 
     def features(self, metric: str) -> Any:
         """What the network of a metric computes of the picture."""
@@ -146,9 +144,9 @@ class Metric(ABC):
             originals: of their originals, if `of_originals`; may be empty.
         """
 
-    def details(self, rows: Sequence[tuple[str, Row]]) -> list[list[str]] | None:
-        """A table, heads first, of the counts behind the figures of titled rows; may be None."""
-        return None
+    def details(self, rows: Sequence[tuple[str, Row]]) -> list[list[str]]:
+        """A table, heads first, of the counts behind the figures of titled rows; [] for none."""
+        return []
 
 
 class Mean(Metric):

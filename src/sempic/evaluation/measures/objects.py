@@ -66,11 +66,11 @@ class Objects(_OfObjects):
             found |= {"objects_kept": kept / there, "objects_invented": invented / there}
         return found
 
-    def details(self, rows: Sequence[tuple[str, Row]]) -> list[list[str]] | None:
+    def details(self, rows: Sequence[tuple[str, Row]]) -> list[list[str]]:
         """ "kept / invented" for each group; the reference is the last line."""
         there = [(title, row["objects"]) for title, row in rows if "objects" in row]
         if not there:
-            return None
+            return []
 
         def line(title: str, groups: dict[str, dict[str, int]], of: str = "") -> list[str]:
             return [title, *(f"{g[f'{of}kept']} / {g[f'{of}invented']}" for g in groups.values())]
@@ -110,11 +110,11 @@ class Confirmed(_OfObjects):
             found["confirmed_kept"] = sum(kept) / sum(there)
         return found
 
-    def details(self, rows: Sequence[tuple[str, Row]]) -> list[list[str]] | None:
+    def details(self, rows: Sequence[tuple[str, Row]]) -> list[list[str]]:
         """Kept objects of each group; the reference is the last line."""
         there = [(title, row) for title, row in rows if "confirmed" in row]
         if not there:
-            return None
+            return []
         first = there[0][1]
         heads = [f"{name}: {seen}" for name, (_, seen) in first["confirmed"].items()]
         table = [["confirmed, kept", *heads]]

@@ -62,20 +62,19 @@ class Miou(Metric):
             found["agreement"] = metrics.miou(total)
         return found
 
-    def details(self, rows: Sequence[tuple[str, Row]]) -> list[list[str]] | None:
-        found = [(title, row["iou"]) for title, row in rows if "iou" in row]
-        names = next((row["classes"] for _, row in rows if "iou" in row), None)
-        if names is None:
-            return None
+    def details(self, rows: Sequence[tuple[str, Row]]) -> list[list[str]]:
+        found = [(title, row) for title, row in rows if "iou" in row]
+        if not found:
+            return []
         listed = [
             (number, name)
-            for number, name in enumerate(names)
+            for number, name in enumerate(found[0][1]["classes"])
             # Classes without a name are listed only if they occur.
-            if name != str(number) or any(iou[number] is not None for _, iou in found)
+            if name != str(number) or any(row["iou"][number] is not None for _, row in found)
         ]
         table = [["", *(f"IoU {name}" for _, name in listed)]]
-        for title, iou in found:
-            shown = (iou[number] for number, _ in listed)
+        for title, row in found:
+            shown = (row["iou"][number] for number, _ in listed)
             table.append([title, *("–" if x is None else f"{x:.4f}" for x in shown)])
         return table
 
