@@ -136,7 +136,7 @@ def frame(coarse: Coarse, width: int, height: int) -> av.VideoFrame:
     import av
 
     made = av.VideoFrame(width, height, f"yuv{coarse.chroma}p")
-    for plane, samples in zip(made.planes, (coarse.y, coarse.cb, coarse.cr), strict=True):
+    for plane, samples in zip(made.planes, coarse.planes, strict=True):
         rows, line = plane.buffer_size // plane.line_size, plane.line_size
         pad = ((0, max(0, rows - samples.shape[0])), (0, line - samples.shape[1]))
         plane.update(np.pad(samples, pad, mode="edge").tobytes())

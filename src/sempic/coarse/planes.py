@@ -62,8 +62,7 @@ def to_rgb(coarse: Coarse) -> Image:
 
 def full(coarse: Coarse) -> _Ints:
     """Y, Cb and Cr at the size of luma: int32 (3, h, w)."""
-    y = coarse.y.astype(np.int32)
-    cb, cr = (c.astype(np.int32) for c in (coarse.cb, coarse.cr))
+    y, cb, cr = (plane.astype(np.int32) for plane in coarse.planes)
     if coarse.chroma == "420":
         cb, cr = (_double(c)[: y.shape[0], : y.shape[1]] for c in (cb, cr))
     return np.stack((y, cb, cr))

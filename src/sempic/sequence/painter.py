@@ -187,13 +187,8 @@ def _same(a: Scene, b: Scene) -> bool:
     """Whether two scenes show the same."""
     if a.coarse is None or b.coarse is None:
         return False
-    planes = a.coarse is b.coarse or all(
-        np.array_equal(getattr(a.coarse, name), getattr(b.coarse, name))
-        for name in ("y", "cb", "cr")
-    )
-    if a.labels is None or b.labels is None:
-        return planes and a.labels is b.labels
-    return planes and np.array_equal(a.labels, b.labels)
+    parts: Any = zip((*a.coarse.planes, a.labels), (*b.coarse.planes, b.labels), strict=True)
+    return all(one is other or np.array_equal(one, other) for one, other in parts)
 
 
 def decode(

@@ -219,10 +219,8 @@ class Sender:
         if self._source is None or shown is None:
             return False
         allowed = _CELL * _CELL * 2 ** ((qp - 4) / 6) / 16
-        for name in ("y", "cb", "cr"):
-            before, after, there = (
-                getattr(coarse, name).astype(np.int16) for coarse in (self._source, now, shown)
-            )
+        for planes in zip(self._source.planes, now.planes, shown.planes, strict=True):
+            before, after, there = (plane.astype(np.int16) for plane in planes)
             worse = np.abs(after - there) - np.abs(before - there)
             if _cells(worse).max() > allowed:
                 return False
