@@ -14,14 +14,14 @@ from sempic import checks
 from sempic.bits import Bits, ue
 from sempic.coarse import hevc, sets, slices
 from sempic.coarse.hevc import CHROMA, CHROMA_QP, START
-from sempic.coarse.planes import MAX_SIDE
+from sempic.coarse.planes import MAX_SIDE, check_size
 from sempic.errors import CorruptStream, ImageError, LimitExceeded, UnsupportedProfile
 from sempic.scene import Coarse
 
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
 
-QP = range(1, 52)
+QP = slices.QP
 """QP of luma; a QP higher by 6 halves the precision."""
 _PARAMETERS = range(32, 35)
 _KEYS = (19, 20)
@@ -61,8 +61,7 @@ class Encoder:
     def __init__(self, width: int, height: int, chroma: str = "444") -> None:
         """Raises ImageError for a side beyond MAX_SIDE, and InputError if PyAV lacks x265, which
         its wheels contain."""
-        if max(width, height) > MAX_SIDE:
-            raise ImageError(f"a coarse picture of {width}×{height} has a side beyond {MAX_SIDE}")
+        check_size(width, height, ImageError)
         self._size = width, height
         luma, half = (height, width), (-(-height // 2), -(-width // 2))
         self._shapes = {"y": luma} | dict.fromkeys(("cb", "cr"), luma if chroma == "444" else half)
@@ -113,22 +112,19 @@ class Encoder:
     def _region(self, qp: int, frame: Any) -> Any:
         """The frame with its QP as a region of interest. Every frame needs one: x265 reuses frames,
         and allocates space for the region with the first."""
-        if qp not in self._regions:
+        graph = self._regions.get(qp)
+        if graph is None:
             import av.filter
 
-            graph = av.filter.Graph()
+            graph = self._regions[qp] = av.filter.Graph()
             width, height = self._coded
             source = graph.add_buffer(
                 width=width, height=height, format=frame.format.name, time_base=Fraction(1)
             )
             region = graph.add("addroi", f"x=0:y=0:w=iw:h=ih:qoffset={qp - _BASE}/51")
-            sink = graph.add("buffersink")
-            source.link_to(region)
-            region.link_to(sink)
-            graph.configure()
-            self._regions[qp] = graph
-        self._regions[qp].push(frame)
-        return self._regions[qp].pull()
+            graph.link_nodes(source, region, graph.add("buffersink")).configure()
+        graph.push(frame)
+        return graph.pull()
 
 
 class Decoder:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sempic import checks
-from sempic.errors import ImageError, InputError, LimitExceeded
+from sempic.errors import ImageError, InputError, LimitExceeded, SempicError
 from sempic.scene import Coarse, Image, Plane
 
 MAX_SIDE = 4096
@@ -139,10 +139,10 @@ def check_picture(rgb: Image, chroma: str = "444") -> tuple[int, int]:
     return _size(rgb)
 
 
-def check_size(width: int, height: int) -> None:
-    """Raises LimitExceeded for a side beyond MAX_SIDE."""
+def check_size(width: int, height: int, kind: type[SempicError] = LimitExceeded) -> None:
+    """Raises an error of this kind for a side beyond MAX_SIDE."""
     if max(width, height) > MAX_SIDE:
-        raise LimitExceeded(f"a coarse picture of {width}×{height} has a side beyond {MAX_SIDE}")
+        raise kind(f"a coarse picture of {width}×{height} has a side beyond {MAX_SIDE}")
 
 
 def _double(plane: _Ints) -> _Ints:
