@@ -34,7 +34,7 @@ from sempic.palette import IDENTITY, INDICES, OWN, PALETTES, by_id, by_identity
 from sempic.scene import Coarse, LabelMap, Plane, Scene
 from sempic.sequence import stream
 from sempic.sequence.parity import Guard, Mender
-from sempic.sequence.stream import Advice, Damage, Frame, Head
+from sempic.sequence.stream import Advice, Damage, Frame, Head, Packet
 from sempic.texture import Texture
 
 if TYPE_CHECKING:
@@ -388,7 +388,7 @@ class Unpacker:
             yield from self.feed(piece)
         yield from self.close()
 
-    def _take(self, packet: Head | Frame | Advice | Damage) -> Iterator[Moment]:
+    def _take(self, packet: Packet) -> Iterator[Moment]:
         if isinstance(packet, Damage):
             self._note(packet.why)
             self.course.damaged += 1
