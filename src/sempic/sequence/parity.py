@@ -38,7 +38,7 @@ class Guard:
 
     def __init__(self, share: float, rate: Fraction) -> None:
         """share: bytes of parity per byte of a group, 0…1; it is raised until any one frame can be
-        restored. rate: frames in a second."""
+        restored. 0: no packets. rate: frames in a second."""
         self._share = share
         self._span = min(max(_PACKETS, round(_SECONDS * rate)), SPAN)
         self._number = 0
@@ -47,10 +47,14 @@ class Guard:
 
     def announce(self) -> bytes:
         """The packet before a key frame; after it receivers wait for lost frames."""
+        if not self._share:
+            return b""
         return stream.write_parity(Parity(span=self._span, wait=_PACKETS))
 
     def add(self, content: bytes) -> bytes:
         """Takes the content of the next frame, and returns the packet that follows it, or none."""
+        if not self._share:
+            return b""
         due = self._due.pop(0) if self._due else b""
         self._group.append(content)
         self._number += 1
