@@ -100,7 +100,7 @@ def downscale(rgb: Image, factor: int = 4) -> Image:
 
     rgb: uint8 (H, W, 3); its last row or column is repeated to fill the last blocks.
     """
-    height, width = _size(rgb)
+    height, width = check_picture(rgb)
     rows, columns = -(-height // factor), -(-width // factor)
     small = np.empty((rows, columns, 3), np.uint8)
     area = factor * factor
@@ -136,7 +136,9 @@ def check_picture(rgb: Image, chroma: str = "444") -> tuple[int, int]:
     """(height, width); raises ImageError for no picture, InputError for unknown chroma."""
     if chroma not in ("420", "444"):
         raise InputError(f"chroma {chroma!r} is not known, only '420' and '444' are")
-    return _size(rgb)
+    if not checks.is_uint8(rgb, 3) or rgb.shape[2] != 3 or rgb.size == 0:
+        raise ImageError(f"a picture must be uint8 (h, w, 3), not {checks.kind(rgb)}")
+    return rgb.shape[0], rgb.shape[1]
 
 
 def check_size(width: int, height: int, kind: type[SempicError] = LimitExceeded) -> None:
@@ -165,9 +167,3 @@ def _interleave(plane: _Ints, axis: int) -> _Ints:
 
 def _to_uint8(samples: _Ints) -> Plane:
     return np.clip(samples, 0, 255).astype(np.uint8)
-
-
-def _size(rgb: Image) -> tuple[int, int]:
-    if not checks.is_uint8(rgb, 3) or rgb.shape[2] != 3 or rgb.size == 0:
-        raise ImageError(f"a picture must be uint8 (h, w, 3), not {checks.kind(rgb)}")
-    return rgb.shape[0], rgb.shape[1]
