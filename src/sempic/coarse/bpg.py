@@ -10,7 +10,6 @@ every sample, so planes are the same on every machine.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from sempic.bits import Bits, from_golomb, packed, ue
 from sempic.coarse import hevc
@@ -19,9 +18,6 @@ from sempic.coarse.hevc import CHROMA, CHROMA_QP, START
 from sempic.coarse.planes import check_size, from_rgb
 from sempic.errors import CorruptStream, InputError, TruncatedStream, UnsupportedProfile
 from sempic.scene import Coarse, Image
-
-if TYPE_CHECKING:
-    import av  # at run time functions import it, so that `import sempic` stays fast
 
 MAGIC = b"BPG\xfb"
 
@@ -120,8 +116,8 @@ class _Opened:
             raise TruncatedStream(f"the HEVC header claims {size} bytes, {left} are left")
         sps = _read_bpg_sps(self.data[at : at + size])
         coded = tuple(-(-side // sps.min_block) * sps.min_block for side in self.size)
-        sets = _parameter_sets(coded, self.chroma, sps)
-        frame = _hevc(b"".join(START + unit for unit in (*sets, *_split(self.data[at + size :]))))
+        units = *_parameter_sets(coded, self.chroma, sps), *_split(self.data[at + size :])
+        frame = hevc.decoded(hevc.decoder(), units, "the HEVC picture")
         if (frame.width, frame.height) != coded or frame.format.name != f"yuv{self.chroma}p":
             raise CorruptStream("the HEVC picture is not of the announced size and format")
         return hevc.planes(frame, *self.size)
@@ -318,7 +314,7 @@ def _unit(kind: int, bits: str) -> bytes:
     return bytes((kind << 1, 1)) + hevc.escaped(packed(bits + "1"))
 
 
-# ── the codecs ────────────────────────────────────────────────────────────────────────────────
+# ── the encoder ───────────────────────────────────────────────────────────────────────────────
 
 
 def _x265(coarse: Coarse, qp: int, chroma_qp: int) -> dict[int, bytes]:
@@ -333,17 +329,3 @@ def _x265(coarse: Coarse, qp: int, chroma_qp: int) -> dict[int, bytes]:
     frame = hevc.frame(coarse, width, height)
     stream = b"".join(bytes(p) for p in (*encoder.encode(frame), *encoder.encode(None)))
     return {unit[0] >> 1: unit for unit in hevc.units(stream)}
-
-
-def _hevc(stream: bytes) -> av.VideoFrame:
-    import av
-    from av.error import FFmpegError
-
-    decoder = hevc.decoder()
-    try:
-        frames = [*decoder.decode(av.Packet(stream)), *decoder.decode(None)]
-    except FFmpegError as error:
-        raise CorruptStream(f"the HEVC picture is broken: {error.strerror}") from None
-    if len(frames) != 1 or frames[0].is_corrupt:
-        raise CorruptStream("the HEVC picture is broken")
-    return frames[0]

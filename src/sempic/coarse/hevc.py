@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from sempic.errors import InputError, SempicError, refused
+from sempic.errors import CorruptStream, InputError, SempicError, refused
 from sempic.scene import Coarse
 
 if TYPE_CHECKING:
@@ -103,6 +103,22 @@ def decoder() -> VideoCodecContext:
     made = context("hevc", "r")
     made.options = {"err_detect": "crccheck+bitstream+buffer+explode", "ec": "0"}
     return made
+
+
+def decoded(decoder: VideoCodecContext, units: Iterable[bytes], what: str) -> av.VideoFrame:
+    """The frame of the next picture, from its NAL units, parameter sets included.
+
+    what: the picture, for messages. Raises CorruptStream; the decoder is then of no more use."""
+    import av
+    from av.error import FFmpegError
+
+    try:
+        frames = decoder.decode(av.Packet(b"".join(START + unit for unit in units)))
+    except FFmpegError as error:
+        raise CorruptStream(f"{what} is broken: {error.strerror}") from None
+    if len(frames) != 1 or frames[0].is_corrupt:
+        raise CorruptStream(f"{what} is broken")
+    return frames[0]
 
 
 def context(codec: str, mode: Literal["r", "w"]) -> VideoCodecContext:

@@ -171,9 +171,6 @@ class Decoder:
 
         Raises CorruptStream.
         """
-        import av
-        from av.error import FFmpegError
-
         self._place = 0 if key else self._place + 1
         units = self._units(payload, key=key, lost=lost)
         if key:
@@ -181,19 +178,13 @@ class Decoder:
             units = [*self._sets.split(START), *units]
         if self._decoder is None:
             raise CorruptStream("a predicted coarse picture before any other")
-        stream = b"".join(START + unit for unit in units)
-        try:
-            frames = self._decoder.decode(av.Packet(stream))
-        except FFmpegError as error:
-            self._decoder = None
-            raise CorruptStream(f"a coarse picture is broken: {error.strerror}") from None
-        if len(frames) != 1 or frames[0].is_corrupt:
-            self._decoder = None
-            raise CorruptStream("a coarse picture is broken")
+        decoder, self._decoder = self._decoder, None  # of no more use after an error
+        frame = hevc.decoded(decoder, units, "a coarse picture")
+        self._decoder = decoder
         width, height = self.size
-        if frames[0].width < width or frames[0].height < height:
+        if frame.width < width or frame.height < height:
             raise CorruptStream("a coarse picture is smaller than announced")
-        return hevc.planes(frames[0], width, height)
+        return hevc.planes(frame, width, height)
 
     def _units(self, payload: bytes, *, key: bool, lost: bool) -> list[bytes]:
         """The slices of a picture."""
