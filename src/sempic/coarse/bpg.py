@@ -270,14 +270,7 @@ def _min_block(sizes: list[str]) -> int:
 def _read_x265_sps(unit: bytes) -> _Sps:
     """The fields for BPG from x265's seq_parameter_set_rbsp (7.3.2.2) of one layer."""
     bits = Bits(hevc.payload(unit))
-    bits.take(8 + 96)  # ids, profile, tier and level
-    bits.golomb()  # sps_seq_parameter_set_id
-    if bits.ue() == 3:  # chroma_format_idc
-        bits.take(1)
-    bits.golomb(), bits.golomb()  # width and height
-    if bits.take(1) == "1":  # conformance window
-        [bits.golomb() for _ in range(4)]
-    [bits.golomb() for _ in range(3)]  # bit depths, log2_max_pic_order_cnt_lsb
+    hevc.read_sps(bits)  # BPG has its own fields for these
     bits.take(1)
     [bits.golomb() for _ in range(3)]  # buffering, reordering, latency
     sizes = [bits.golomb() for _ in range(4)]

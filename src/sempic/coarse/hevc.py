@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from sempic.errors import CorruptStream, InputError, SempicError, refused
+from sempic.bits import Bits, ue
+from sempic.errors import CorruptStream, InputError, SempicError, UnsupportedProfile, refused
 from sempic.scene import Coarse
 
 if TYPE_CHECKING:
@@ -176,3 +177,26 @@ def planes(frame: av.VideoFrame, width: int, height: int) -> Coarse:
 def tree(width: int, height: int) -> int:
     """Side of the coding trees of a picture; width, height: 16 or more."""
     return next(side for side in (64, 32, 16) if side <= min(height, width))
+
+
+def read_sps(bits: Bits) -> tuple[str, tuple[int, int], int]:
+    """Chroma, (width, height) and the bits of a picture's place, from the first fields of a
+    sequence parameter set of one layer (H.265 7.3.2.2). Raises a BitstreamError."""
+    if bits.take(8)[4:7] != "000":
+        raise UnsupportedProfile("coarse pictures in several layers are not supported")
+    bits.take(96)  # profile, tier and level
+    bits.golomb()  # sps_seq_parameter_set_id
+    chroma = bits.ue()
+    separate = chroma == 3 and bits.take(1) == "1"  # three separate colour planes
+    if chroma not in CHROMA or separate:
+        raise UnsupportedProfile("coarse pictures are 4:2:0 or 4:4:4")
+    size = bits.ue(), bits.ue()
+    if bits.take(1) == "1":
+        for _ in range(4):
+            bits.golomb()  # conformance window
+    if {bits.golomb(), bits.golomb()} != {ue(0)}:
+        raise UnsupportedProfile("samples of coarse pictures have 8 bits")
+    places = bits.ue() + 4
+    if places > 16:
+        raise CorruptStream("the coarse pictures' parameter sets are damaged")
+    return CHROMA[chroma], size, places

@@ -11,9 +11,9 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from sempic import checks
-from sempic.bits import Bits, ue
+from sempic.bits import Bits
 from sempic.coarse import hevc, sets, slices
-from sempic.coarse.hevc import CHROMA, CHROMA_QP, START
+from sempic.coarse.hevc import CHROMA_QP, START
 from sempic.coarse.planes import MAX_SIDE, check_size
 from sempic.errors import CorruptStream, ImageError, LimitExceeded, UnsupportedProfile
 from sempic.scene import Coarse
@@ -146,7 +146,7 @@ class Decoder:
         units = self._sets.split(START)
         if [_kind(unit) for unit in units] != list(_PARAMETERS):
             raise CorruptStream("the coarse pictures' parameter sets are not three")
-        self.chroma, coded, self._places = _read_sps(units[1])
+        self.chroma, coded, self._places = hevc.read_sps(Bits(hevc.payload(units[1])))
         self._extra, self._output = _read_pps(units[2])
         if max(coded) > MAX_SIDE + 64:
             raise LimitExceeded(f"coarse pictures of {coded[0]}×{coded[1]} are too large")
@@ -228,27 +228,3 @@ def _read_pps(unit: bytes) -> tuple[int, int]:
     bits.take(1)  # dependent_slice_segments_enabled_flag
     output = bits.number(1)
     return bits.number(3), output
-
-
-def _read_sps(unit: bytes) -> tuple[str, tuple[int, int], int]:
-    """Chroma, (width, height) and the bits of a picture's place, from a sequence parameter set of
-    one layer (H.265 7.3.2.2)."""
-    bits = Bits(hevc.payload(unit))
-    if bits.take(8)[4:7] != "000":
-        raise UnsupportedProfile("coarse pictures in several layers are not supported")
-    bits.take(96)  # profile, tier and level
-    bits.golomb()  # sps_seq_parameter_set_id
-    chroma = bits.ue()
-    separate = chroma == 3 and bits.take(1) == "1"  # three separate colour planes
-    if chroma not in CHROMA or separate:
-        raise UnsupportedProfile("coarse pictures are 4:2:0 or 4:4:4")
-    size = bits.ue(), bits.ue()
-    if bits.take(1) == "1":
-        for _ in range(4):
-            bits.golomb()  # conformance window
-    if {bits.golomb(), bits.golomb()} != {ue(0)}:
-        raise UnsupportedProfile("samples of coarse pictures have 8 bits")
-    places = bits.ue() + 4
-    if places > 16:
-        raise CorruptStream("the coarse pictures' parameter sets are damaged")
-    return CHROMA[chroma], size, places
