@@ -233,10 +233,8 @@ def _split(data: bytes) -> list[bytes]:
     for unit in units:
         if len(unit) < 3:
             raise TruncatedStream("an HEVC unit is cut short")
-        kind = unit[0] >> 1
-        if (unit[0] & 0x81, unit[1]) != (0, 1) or (
-            kind not in (_PPS, _PREFIX_SEI, _SUFFIX_SEI) and kind not in _SLICES
-        ):
+        kind = hevc.kind(unit)
+        if kind not in (_PPS, _PREFIX_SEI, _SUFFIX_SEI, *_SLICES):
             raise CorruptStream(f"HEVC unit {unit[:2].hex()} does not belong into a BPG file")
         firsts += kind in _SLICES and unit[2] >> 7
     if firsts != 1:
@@ -320,5 +318,5 @@ def _x265(coarse: Coarse, qp: int, chroma_qp: int) -> dict[int, bytes]:
     settings = hevc.X265 | {"qp": qp, "min-cu-size": block}
     encoder = hevc.encoder(width, height, coarse.chroma, chroma_qp, settings, preset="placebo")
     frame = hevc.frame(coarse, width, height)
-    stream = b"".join(bytes(p) for p in (*encoder.encode(frame), *encoder.encode(None)))
-    return {unit[0] >> 1: unit for unit in hevc.units(stream)}
+    packets = *encoder.encode(frame), *encoder.encode(None)
+    return {hevc.kind(unit): unit for unit in hevc.units(packets)}

@@ -6,7 +6,7 @@ import re
 import threading
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -133,9 +133,15 @@ def context(codec: str, mode: Literal["r", "w"]) -> VideoCodecContext:
     return made
 
 
-def units(stream: bytes) -> list[bytes]:
-    """The NAL units of a byte stream, without their start codes."""
+def units(packets: Iterable[Any]) -> list[bytes]:
+    """The NAL units of an encoder's packets, without their start codes."""
+    stream = b"".join(bytes(packet) for packet in packets)
     return [unit.rstrip(b"\0") for unit in stream.split(START)[1:]]
+
+
+def kind(unit: bytes) -> int:
+    """Type of a NAL unit; -1 for other bytes."""
+    return unit[0] >> 1 if len(unit) > 2 and (unit[0] & 0x81, unit[1]) == (0, 1) else -1
 
 
 def escaped(payload: bytes) -> bytes:

@@ -99,13 +99,12 @@ class Encoder:
         frame.pts = self._count
         self._count += 1
         frame.pict_type = PictureType.I if key else PictureType.NONE
-        packets = self._encoder.encode(frame)
-        units = hevc.units(b"".join(bytes(packet) for packet in packets))
-        parameters = [unit for unit in units if _kind(unit) in _PARAMETERS]
+        units = hevc.units(self._encoder.encode(frame))
+        parameters = [unit for unit in units if hevc.kind(unit) in _PARAMETERS]
         if self._decoder is None:
             short = sets.shorten(START.join(parameters), *self._size)
             self._decoder = Decoder(short, *self._size)
-        coded = [unit for unit in units if _kind(unit) not in _PARAMETERS]
+        coded = [unit for unit in units if hevc.kind(unit) not in _PARAMETERS]
         payload = START.join(coded) if parameters else self._decoder.shortened(coded)
         return payload, self._decoder.decode(payload, key=bool(parameters))
 
@@ -144,7 +143,7 @@ class Decoder:
         self._sets = sets.restore(parameters, width, height) if short else parameters
         self._references = sets.references(parameters) if short else 1
         units = self._sets.split(START)
-        if [_kind(unit) for unit in units] != list(_PARAMETERS):
+        if [hevc.kind(unit) for unit in units] != list(_PARAMETERS):
             raise CorruptStream("the coarse pictures' parameter sets are not three")
         self.chroma, coded, self._places = hevc.read_sps(Bits(hevc.payload(units[1])))
         self._extra, self._output = _read_pps(units[2])
@@ -193,7 +192,7 @@ class Decoder:
                 return [slices.restore(payload, self._place, self._places, self._references)]
             payload = payload[1:]
         units = payload.split(START)
-        if any(_kind(unit) not in (_KEYS if key else _PREDICTED) for unit in units):
+        if any(hevc.kind(unit) not in (_KEYS if key else _PREDICTED) for unit in units):
             raise CorruptStream("a coarse picture of another kind than its frame")
         return [self._renumbered(unit) for unit in units] if lost else units
 
@@ -212,11 +211,6 @@ class Decoder:
         number = int.from_bytes(raw, "big") ^ change << (8 * len(raw) - bits.at)
         raw = number.to_bytes(len(raw), "big")
         return unit[:2] + hevc.escaped(raw)
-
-
-def _kind(unit: bytes) -> int:
-    """Type of a NAL unit; -1 for other bytes."""
-    return unit[0] >> 1 if len(unit) > 2 and (unit[0] & 0x81, unit[1]) == (0, 1) else -1
 
 
 def _read_pps(unit: bytes) -> tuple[int, int]:
