@@ -23,9 +23,7 @@ def scene(person: int, side: int = 10, road: int = 150):
     ("person", "stakes", "sent"),
     [(30, STAKES, ROAD), (50, STAKES, PERSON), (30, HIGH, PERSON), (5, HIGH, ROAD)],
 )
-def test_a_person_is_sent_where_missing_them_is_the_greater_risk(
-    monkeypatch, person, stakes, sent
-):
+def test_a_person_is_sent_where_missing_them_is_the_greater_risk(monkeypatch, person, stakes, sent):
     monkeypatch.setattr("sempic.segment.stakes.STAKES", stakes)
     labels, probabilities, square = scene(person)
     decided = decide(labels, probabilities, CITYSCAPES)
