@@ -33,6 +33,11 @@ class Coarse:
     cr: Plane
 
     @property
+    def planes(self) -> tuple[Plane, Plane, Plane]:
+        """Y, Cb and Cr."""
+        return self.y, self.cb, self.cr
+
+    @property
     def chroma(self) -> str:
         """ "444" or "420"."""
         return "444" if self.cb.shape == self.y.shape else "420"

@@ -236,8 +236,8 @@ def test_the_parameter_sets_of_the_specification(size, chroma):
         bytes.fromhex("40010C01FFFF") + tier + b"\xf0\x24",
         bytes.fromhex("420101") + tier + packed(bits),
     )
-    stream = b"".join(b"\0\0\1" + unit for unit in (*map(hevc.escaped, sets), units))
-    found = hevc.planes(bpg._hevc(stream), width, height)
+    frame = hevc.decoded(hevc.decoder(), (*map(hevc.escaped, sets), units), "a picture")
+    found = hevc.planes(frame, width, height)
     assert same_planes(found, bpg.decode(file))
 
 

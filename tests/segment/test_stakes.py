@@ -23,9 +23,10 @@ def scene(person: int, side: int = 10, road: int = 150):
     ("person", "stakes", "sent"),
     [(30, STAKES, ROAD), (50, STAKES, PERSON), (30, HIGH, PERSON), (5, HIGH, ROAD)],
 )
-def test_a_person_is_sent_where_missing_them_is_the_greater_risk(person, stakes, sent):
+def test_a_person_is_sent_where_missing_them_is_the_greater_risk(monkeypatch, person, stakes, sent):
+    monkeypatch.setattr("sempic.segment.stakes.STAKES", stakes)
     labels, probabilities, square = scene(person)
-    decided = decide(labels, probabilities, CITYSCAPES, stakes)
+    decided = decide(labels, probabilities, CITYSCAPES)
     assert (decided[square] == sent).all()
     decided[square] = ROAD
     assert (decided == ROAD).all()
@@ -38,7 +39,7 @@ def test_the_most_important_group_wins_in_any_order():
         labels[square] = first
         worth = {PERSON: STAKES["people"].worth, CAR: STAKES["vehicles"].worth}
         expected = max((first, second), key=lambda i: worth[i] * int(probabilities[(i, 25, 35)]))
-        assert (decide(labels, probabilities, CITYSCAPES, STAKES)[square] == expected).all()
+        assert (decide(labels, probabilities, CITYSCAPES)[square] == expected).all()
 
 
 def test_specks_are_sent_only_when_sure():
@@ -46,16 +47,16 @@ def test_specks_are_sent_only_when_sure():
     for person, sent in ((120, ROAD), (200, PERSON)):
         labels, probabilities, square = scene(person, side, road=255 - person)
         labels[square] = PERSON if person > 127 else ROAD
-        assert (decide(labels, probabilities, CITYSCAPES, STAKES)[square] == sent).all()
+        assert (decide(labels, probabilities, CITYSCAPES)[square] == sent).all()
 
 
 def test_the_likeliest_class_takes_the_place_of_a_speck():
     labels, probabilities, square = scene(100, 2, road=20)
     probabilities[(8, *square)] = 60
     labels[square] = PERSON
-    assert (decide(labels, probabilities, CITYSCAPES, STAKES)[square] == 8).all()
+    assert (decide(labels, probabilities, CITYSCAPES)[square] == 8).all()
 
 
 def test_a_palette_without_critical_classes_is_unchanged():
     labels, probabilities, _ = scene(200)
-    assert decide(labels, probabilities, INDICES, STAKES) is labels
+    assert decide(labels, probabilities, INDICES) is labels

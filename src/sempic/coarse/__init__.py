@@ -7,9 +7,9 @@
 from __future__ import annotations
 
 from sempic import checks
-from sempic.coarse import bpg, stills
+from sempic.coarse import bpg, planes, stills
 from sempic.coarse.codec import CoarseCodec, Opened
-from sempic.coarse.planes import MAX_SIDE, check_picture, downscale, factor, from_rgb, to_rgb
+from sempic.coarse.planes import MAX_SIDE, downscale, factor, from_rgb, to_rgb
 from sempic.errors import ImageError, UnsupportedChunk
 from sempic.scene import Coarse, Image
 
@@ -48,9 +48,8 @@ def encode(rgb: Image, *, codec: str = "bpg", quality: int = 35, chroma: str = "
     """
     checks.one_of("coarse codec", codec, CODECS)
     checks.whole("coarse quality", quality, 0, 51)
-    height, width = check_picture(rgb, chroma)
-    if max(width, height) > MAX_SIDE:
-        raise ImageError(f"a coarse picture of {width}×{height} has a side beyond {MAX_SIDE}")
+    height, width = planes.check_picture(rgb, chroma)
+    planes.check_size(width, height, ImageError)
     return CODECS[codec].encode(rgb, quality, chroma)
 
 

@@ -10,7 +10,6 @@ every sample, so planes are the same on every machine.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from sempic.bits import Bits, from_golomb, packed, ue
 from sempic.coarse import hevc
@@ -19,9 +18,6 @@ from sempic.coarse.hevc import CHROMA, CHROMA_QP, START
 from sempic.coarse.planes import check_size, from_rgb
 from sempic.errors import CorruptStream, InputError, TruncatedStream, UnsupportedProfile
 from sempic.scene import Coarse, Image
-
-if TYPE_CHECKING:
-    import av  # at run time functions import it, so that `import sempic` stays fast
 
 MAGIC = b"BPG\xfb"
 
@@ -120,8 +116,8 @@ class _Opened:
             raise TruncatedStream(f"the HEVC header claims {size} bytes, {left} are left")
         sps = _read_bpg_sps(self.data[at : at + size])
         coded = tuple(-(-side // sps.min_block) * sps.min_block for side in self.size)
-        sets = _parameter_sets(coded, self.chroma, sps)
-        frame = _hevc(b"".join(START + unit for unit in (*sets, *_split(self.data[at + size :]))))
+        units = *_parameter_sets(coded, self.chroma, sps), *_split(self.data[at + size :])
+        frame = hevc.decoded(hevc.decoder(), units, "the HEVC picture")
         if (frame.width, frame.height) != coded or frame.format.name != f"yuv{self.chroma}p":
             raise CorruptStream("the HEVC picture is not of the announced size and format")
         return hevc.planes(frame, *self.size)
@@ -237,10 +233,8 @@ def _split(data: bytes) -> list[bytes]:
     for unit in units:
         if len(unit) < 3:
             raise TruncatedStream("an HEVC unit is cut short")
-        kind = unit[0] >> 1
-        if (unit[0] & 0x81, unit[1]) != (0, 1) or (
-            kind not in (_PPS, _PREFIX_SEI, _SUFFIX_SEI) and kind not in _SLICES
-        ):
+        kind = hevc.kind(unit)
+        if kind not in (_PPS, _PREFIX_SEI, _SUFFIX_SEI, *_SLICES):
             raise CorruptStream(f"HEVC unit {unit[:2].hex()} does not belong into a BPG file")
         firsts += kind in _SLICES and unit[2] >> 7
     if firsts != 1:
@@ -274,14 +268,7 @@ def _min_block(sizes: list[str]) -> int:
 def _read_x265_sps(unit: bytes) -> _Sps:
     """The fields for BPG from x265's seq_parameter_set_rbsp (7.3.2.2) of one layer."""
     bits = Bits(hevc.payload(unit))
-    bits.take(8 + 96)  # ids, profile, tier and level
-    bits.golomb()  # sps_seq_parameter_set_id
-    if bits.ue() == 3:  # chroma_format_idc
-        bits.take(1)
-    bits.golomb(), bits.golomb()  # width and height
-    if bits.take(1) == "1":  # conformance window
-        [bits.golomb() for _ in range(4)]
-    [bits.golomb() for _ in range(3)]  # bit depths, log2_max_pic_order_cnt_lsb
+    hevc.read_sps(bits)  # BPG has its own fields for these
     bits.take(1)
     [bits.golomb() for _ in range(3)]  # buffering, reordering, latency
     sizes = [bits.golomb() for _ in range(4)]
@@ -318,7 +305,7 @@ def _unit(kind: int, bits: str) -> bytes:
     return bytes((kind << 1, 1)) + hevc.escaped(packed(bits + "1"))
 
 
-# ── the codecs ────────────────────────────────────────────────────────────────────────────────
+# ── the encoder ───────────────────────────────────────────────────────────────────────────────
 
 
 def _x265(coarse: Coarse, qp: int, chroma_qp: int) -> dict[int, bytes]:
@@ -331,19 +318,5 @@ def _x265(coarse: Coarse, qp: int, chroma_qp: int) -> dict[int, bytes]:
     settings = hevc.X265 | {"qp": qp, "min-cu-size": block}
     encoder = hevc.encoder(width, height, coarse.chroma, chroma_qp, settings, preset="placebo")
     frame = hevc.frame(coarse, width, height)
-    stream = b"".join(bytes(p) for p in (*encoder.encode(frame), *encoder.encode(None)))
-    return {unit[0] >> 1: unit for unit in hevc.units(stream)}
-
-
-def _hevc(stream: bytes) -> av.VideoFrame:
-    import av
-    from av.error import FFmpegError
-
-    decoder = hevc.decoder()
-    try:
-        frames = [*decoder.decode(av.Packet(stream)), *decoder.decode(None)]
-    except FFmpegError as error:
-        raise CorruptStream(f"the HEVC picture is broken: {error.strerror}") from None
-    if len(frames) != 1 or frames[0].is_corrupt:
-        raise CorruptStream("the HEVC picture is broken")
-    return frames[0]
+    packets = *encoder.encode(frame), *encoder.encode(None)
+    return {hevc.kind(unit): unit for unit in hevc.units(packets)}

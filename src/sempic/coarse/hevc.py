@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from sempic.errors import InputError, SempicError, refused
+from sempic.bits import Bits, ue
+from sempic.errors import CorruptStream, InputError, SempicError, UnsupportedProfile, refused
 from sempic.scene import Coarse
 
 if TYPE_CHECKING:
@@ -105,6 +106,22 @@ def decoder() -> VideoCodecContext:
     return made
 
 
+def decoded(decoder: VideoCodecContext, units: Iterable[bytes], what: str) -> av.VideoFrame:
+    """The frame of the next picture, from its NAL units, parameter sets included.
+
+    what: the picture, for messages. Raises CorruptStream; the decoder is then of no more use."""
+    import av
+    from av.error import FFmpegError
+
+    try:
+        frames = decoder.decode(av.Packet(b"".join(START + unit for unit in units)))
+    except FFmpegError as error:
+        raise CorruptStream(f"{what} is broken: {error.strerror}") from None
+    if len(frames) != 1 or frames[0].is_corrupt:
+        raise CorruptStream(f"{what} is broken")
+    return frames[0]
+
+
 def context(codec: str, mode: Literal["r", "w"]) -> VideoCodecContext:
     """PyAV's codec of this name with one thread; mode: "r" decodes, "w" encodes."""
     import av
@@ -116,9 +133,15 @@ def context(codec: str, mode: Literal["r", "w"]) -> VideoCodecContext:
     return made
 
 
-def units(stream: bytes) -> list[bytes]:
-    """The NAL units of a byte stream, without their start codes."""
+def units(packets: Iterable[Any]) -> list[bytes]:
+    """The NAL units of an encoder's packets, without their start codes."""
+    stream = b"".join(bytes(packet) for packet in packets)
     return [unit.rstrip(b"\0") for unit in stream.split(START)[1:]]
+
+
+def kind(unit: bytes) -> int:
+    """Type of a NAL unit; -1 for other bytes."""
+    return unit[0] >> 1 if len(unit) > 2 and (unit[0] & 0x81, unit[1]) == (0, 1) else -1
 
 
 def escaped(payload: bytes) -> bytes:
@@ -136,7 +159,7 @@ def frame(coarse: Coarse, width: int, height: int) -> av.VideoFrame:
     import av
 
     made = av.VideoFrame(width, height, f"yuv{coarse.chroma}p")
-    for plane, samples in zip(made.planes, (coarse.y, coarse.cb, coarse.cr), strict=True):
+    for plane, samples in zip(made.planes, coarse.planes, strict=True):
         rows, line = plane.buffer_size // plane.line_size, plane.line_size
         pad = ((0, max(0, rows - samples.shape[0])), (0, line - samples.shape[1]))
         plane.update(np.pad(samples, pad, mode="edge").tobytes())
@@ -160,3 +183,26 @@ def planes(frame: av.VideoFrame, width: int, height: int) -> Coarse:
 def tree(width: int, height: int) -> int:
     """Side of the coding trees of a picture; width, height: 16 or more."""
     return next(side for side in (64, 32, 16) if side <= min(height, width))
+
+
+def read_sps(bits: Bits) -> tuple[str, tuple[int, int], int]:
+    """Chroma, (width, height) and the bits of a picture's place, from the first fields of a
+    sequence parameter set of one layer (H.265 7.3.2.2). Raises a BitstreamError."""
+    if bits.take(8)[4:7] != "000":
+        raise UnsupportedProfile("coarse pictures in several layers are not supported")
+    bits.take(96)  # profile, tier and level
+    bits.golomb()  # sps_seq_parameter_set_id
+    chroma = bits.ue()
+    separate = chroma == 3 and bits.take(1) == "1"  # three separate colour planes
+    if chroma not in CHROMA or separate:
+        raise UnsupportedProfile("coarse pictures are 4:2:0 or 4:4:4")
+    size = bits.ue(), bits.ue()
+    if bits.take(1) == "1":
+        for _ in range(4):
+            bits.golomb()  # conformance window
+    if {bits.golomb(), bits.golomb()} != {ue(0)}:
+        raise UnsupportedProfile("samples of coarse pictures have 8 bits")
+    places = bits.ue() + 4
+    if places > 16:
+        raise CorruptStream("the coarse pictures' parameter sets are damaged")
+    return CHROMA[chroma], size, places

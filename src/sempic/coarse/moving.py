@@ -11,17 +11,17 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from sempic import checks
-from sempic.bits import Bits, ue
+from sempic.bits import Bits
 from sempic.coarse import hevc, sets, slices
-from sempic.coarse.hevc import CHROMA, CHROMA_QP, START
-from sempic.coarse.planes import MAX_SIDE
+from sempic.coarse.hevc import CHROMA_QP, START
+from sempic.coarse.planes import MAX_SIDE, check_size
 from sempic.errors import CorruptStream, ImageError, LimitExceeded, UnsupportedProfile
 from sempic.scene import Coarse
 
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
 
-QP = range(1, 52)
+QP = slices.QP
 """QP of luma; a QP higher by 6 halves the precision."""
 _PARAMETERS = range(32, 35)
 _KEYS = (19, 20)
@@ -61,8 +61,7 @@ class Encoder:
     def __init__(self, width: int, height: int, chroma: str = "444") -> None:
         """Raises ImageError for a side beyond MAX_SIDE, and InputError if PyAV lacks x265, which
         its wheels contain."""
-        if max(width, height) > MAX_SIDE:
-            raise ImageError(f"a coarse picture of {width}×{height} has a side beyond {MAX_SIDE}")
+        check_size(width, height, ImageError)
         self._size = width, height
         luma, half = (height, width), (-(-height // 2), -(-width // 2))
         self._shapes = {"y": luma} | dict.fromkeys(("cb", "cr"), luma if chroma == "444" else half)
@@ -100,35 +99,31 @@ class Encoder:
         frame.pts = self._count
         self._count += 1
         frame.pict_type = PictureType.I if key else PictureType.NONE
-        packets = self._encoder.encode(frame)
-        units = hevc.units(b"".join(bytes(packet) for packet in packets))
-        parameters = [unit for unit in units if _kind(unit) in _PARAMETERS]
+        units = hevc.units(self._encoder.encode(frame))
+        parameters = [unit for unit in units if hevc.kind(unit) in _PARAMETERS]
         if self._decoder is None:
             short = sets.shorten(START.join(parameters), *self._size)
             self._decoder = Decoder(short, *self._size)
-        coded = [unit for unit in units if _kind(unit) not in _PARAMETERS]
+        coded = [unit for unit in units if hevc.kind(unit) not in _PARAMETERS]
         payload = START.join(coded) if parameters else self._decoder.shortened(coded)
         return payload, self._decoder.decode(payload, key=bool(parameters))
 
     def _region(self, qp: int, frame: Any) -> Any:
         """The frame with its QP as a region of interest. Every frame needs one: x265 reuses frames,
         and allocates space for the region with the first."""
-        if qp not in self._regions:
+        graph = self._regions.get(qp)
+        if graph is None:
             import av.filter
 
-            graph = av.filter.Graph()
+            graph = self._regions[qp] = av.filter.Graph()
             width, height = self._coded
             source = graph.add_buffer(
                 width=width, height=height, format=frame.format.name, time_base=Fraction(1)
             )
             region = graph.add("addroi", f"x=0:y=0:w=iw:h=ih:qoffset={qp - _BASE}/51")
-            sink = graph.add("buffersink")
-            source.link_to(region)
-            region.link_to(sink)
-            graph.configure()
-            self._regions[qp] = graph
-        self._regions[qp].push(frame)
-        return self._regions[qp].pull()
+            graph.link_nodes(source, region, graph.add("buffersink")).configure()
+        graph.push(frame)
+        return graph.pull()
 
 
 class Decoder:
@@ -148,9 +143,9 @@ class Decoder:
         self._sets = sets.restore(parameters, width, height) if short else parameters
         self._references = sets.references(parameters) if short else 1
         units = self._sets.split(START)
-        if [_kind(unit) for unit in units] != list(_PARAMETERS):
+        if [hevc.kind(unit) for unit in units] != list(_PARAMETERS):
             raise CorruptStream("the coarse pictures' parameter sets are not three")
-        self.chroma, coded, self._places = _read_sps(units[1])
+        self.chroma, coded, self._places = hevc.read_sps(Bits(hevc.payload(units[1])))
         self._extra, self._output = _read_pps(units[2])
         if max(coded) > MAX_SIDE + 64:
             raise LimitExceeded(f"coarse pictures of {coded[0]}×{coded[1]} are too large")
@@ -175,9 +170,6 @@ class Decoder:
 
         Raises CorruptStream.
         """
-        import av
-        from av.error import FFmpegError
-
         self._place = 0 if key else self._place + 1
         units = self._units(payload, key=key, lost=lost)
         if key:
@@ -185,19 +177,13 @@ class Decoder:
             units = [*self._sets.split(START), *units]
         if self._decoder is None:
             raise CorruptStream("a predicted coarse picture before any other")
-        stream = b"".join(START + unit for unit in units)
-        try:
-            frames = self._decoder.decode(av.Packet(stream))
-        except FFmpegError as error:
-            self._decoder = None
-            raise CorruptStream(f"a coarse picture is broken: {error.strerror}") from None
-        if len(frames) != 1 or frames[0].is_corrupt:
-            self._decoder = None
-            raise CorruptStream("a coarse picture is broken")
+        decoder, self._decoder = self._decoder, None  # of no more use after an error
+        frame = hevc.decoded(decoder, units, "a coarse picture")
+        self._decoder = decoder
         width, height = self.size
-        if frames[0].width < width or frames[0].height < height:
+        if frame.width < width or frame.height < height:
             raise CorruptStream("a coarse picture is smaller than announced")
-        return hevc.planes(frames[0], width, height)
+        return hevc.planes(frame, width, height)
 
     def _units(self, payload: bytes, *, key: bool, lost: bool) -> list[bytes]:
         """The slices of a picture."""
@@ -206,7 +192,7 @@ class Decoder:
                 return [slices.restore(payload, self._place, self._places, self._references)]
             payload = payload[1:]
         units = payload.split(START)
-        if any(_kind(unit) not in (_KEYS if key else _PREDICTED) for unit in units):
+        if any(hevc.kind(unit) not in (_KEYS if key else _PREDICTED) for unit in units):
             raise CorruptStream("a coarse picture of another kind than its frame")
         return [self._renumbered(unit) for unit in units] if lost else units
 
@@ -227,11 +213,6 @@ class Decoder:
         return unit[:2] + hevc.escaped(raw)
 
 
-def _kind(unit: bytes) -> int:
-    """Type of a NAL unit; -1 for other bytes."""
-    return unit[0] >> 1 if len(unit) > 2 and (unit[0] & 0x81, unit[1]) == (0, 1) else -1
-
-
 def _read_pps(unit: bytes) -> tuple[int, int]:
     """Numbers of optional bits in a slice header, after its parameter set's id and after its type,
     from a picture parameter set (H.265 7.3.2.3)."""
@@ -241,27 +222,3 @@ def _read_pps(unit: bytes) -> tuple[int, int]:
     bits.take(1)  # dependent_slice_segments_enabled_flag
     output = bits.number(1)
     return bits.number(3), output
-
-
-def _read_sps(unit: bytes) -> tuple[str, tuple[int, int], int]:
-    """Chroma, (width, height) and the bits of a picture's place, from a sequence parameter set of
-    one layer (H.265 7.3.2.2)."""
-    bits = Bits(hevc.payload(unit))
-    if bits.take(8)[4:7] != "000":
-        raise UnsupportedProfile("coarse pictures in several layers are not supported")
-    bits.take(96)  # profile, tier and level
-    bits.golomb()  # sps_seq_parameter_set_id
-    chroma = bits.ue()
-    separate = chroma == 3 and bits.take(1) == "1"  # three separate colour planes
-    if chroma not in CHROMA or separate:
-        raise UnsupportedProfile("coarse pictures are 4:2:0 or 4:4:4")
-    size = bits.ue(), bits.ue()
-    if bits.take(1) == "1":
-        for _ in range(4):
-            bits.golomb()  # conformance window
-    if {bits.golomb(), bits.golomb()} != {ue(0)}:
-        raise UnsupportedProfile("samples of coarse pictures have 8 bits")
-    places = bits.ue() + 4
-    if places > 16:
-        raise CorruptStream("the coarse pictures' parameter sets are damaged")
-    return CHROMA[chroma], size, places

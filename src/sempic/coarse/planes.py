@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sempic import checks
-from sempic.errors import ImageError, InputError, LimitExceeded
+from sempic.errors import ImageError, InputError, LimitExceeded, SempicError
 from sempic.scene import Coarse, Image, Plane
 
 MAX_SIDE = 4096
@@ -62,8 +62,7 @@ def to_rgb(coarse: Coarse) -> Image:
 
 def full(coarse: Coarse) -> _Ints:
     """Y, Cb and Cr at the size of luma: int32 (3, h, w)."""
-    y = coarse.y.astype(np.int32)
-    cb, cr = (c.astype(np.int32) for c in (coarse.cb, coarse.cr))
+    y, cb, cr = (plane.astype(np.int32) for plane in coarse.planes)
     if coarse.chroma == "420":
         cb, cr = (_double(c)[: y.shape[0], : y.shape[1]] for c in (cb, cr))
     return np.stack((y, cb, cr))
@@ -101,7 +100,7 @@ def downscale(rgb: Image, factor: int = 4) -> Image:
 
     rgb: uint8 (H, W, 3); its last row or column is repeated to fill the last blocks.
     """
-    height, width = _size(rgb)
+    height, width = check_picture(rgb)
     rows, columns = -(-height // factor), -(-width // factor)
     small = np.empty((rows, columns, 3), np.uint8)
     area = factor * factor
@@ -137,13 +136,15 @@ def check_picture(rgb: Image, chroma: str = "444") -> tuple[int, int]:
     """(height, width); raises ImageError for no picture, InputError for unknown chroma."""
     if chroma not in ("420", "444"):
         raise InputError(f"chroma {chroma!r} is not known, only '420' and '444' are")
-    return _size(rgb)
+    if not checks.is_uint8(rgb, 3) or rgb.shape[2] != 3 or rgb.size == 0:
+        raise ImageError(f"a picture must be uint8 (h, w, 3), not {checks.kind(rgb)}")
+    return rgb.shape[0], rgb.shape[1]
 
 
-def check_size(width: int, height: int) -> None:
-    """Raises LimitExceeded for a side beyond MAX_SIDE."""
+def check_size(width: int, height: int, kind: type[SempicError] = LimitExceeded) -> None:
+    """Raises an error of this kind for a side beyond MAX_SIDE."""
     if max(width, height) > MAX_SIDE:
-        raise LimitExceeded(f"a coarse picture of {width}×{height} has a side beyond {MAX_SIDE}")
+        raise kind(f"a coarse picture of {width}×{height} has a side beyond {MAX_SIDE}")
 
 
 def _double(plane: _Ints) -> _Ints:
@@ -166,9 +167,3 @@ def _interleave(plane: _Ints, axis: int) -> _Ints:
 
 def _to_uint8(samples: _Ints) -> Plane:
     return np.clip(samples, 0, 255).astype(np.uint8)
-
-
-def _size(rgb: Image) -> tuple[int, int]:
-    if not checks.is_uint8(rgb, 3) or rgb.shape[2] != 3 or rgb.size == 0:
-        raise ImageError(f"a picture must be uint8 (h, w, 3), not {checks.kind(rgb)}")
-    return rgb.shape[0], rgb.shape[1]

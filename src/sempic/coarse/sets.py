@@ -7,6 +7,8 @@ never change.
 
 from __future__ import annotations
 
+import itertools
+
 from sempic.bits import packed, ue
 from sempic.coarse.hevc import START, escaped
 from sempic.errors import CorruptStream, TruncatedStream
@@ -20,7 +22,6 @@ _BUFFERS = {1: ue(2), 6: ue(6)}
 """sps_max_dec_pic_buffering_minus1, by the number of reference pictures."""
 REFERENCES = tuple(_BUFFERS)
 """From how many of the last pictures a picture may be predicted."""
-_TREES = (64, 32, 16)
 
 # By chroma: the general profile without the level; a sequence parameter set from its id up to the
 # size; a picture parameter set.
@@ -36,8 +37,9 @@ _BEFORE, _BEHIND = bytes.fromhex("0c01ffff"), ("1", "10100000001001")
 # buffers; the sizes of blocks, by the side of coding trees; the rest.
 _FIRST = "011001011", "10101"
 _BLOCKS = {64: "00100100100101", 32: "011100100101", 16: "0101011101"}
-_FORMS = len(_CHROMA) * len(_TREES)
 _REST = "1000010011001101" + "0" * 7 + "1" + "0" * 31 + "1" + "0" * 31 + "100001"
+_FORMS = tuple(itertools.product(_CHROMA, _BLOCKS))
+"""Chroma and side of coding trees of forms 1, 2, …, which repeat for each of REFERENCES."""
 
 
 def coded_size(width: int, height: int) -> tuple[int, int]:
@@ -51,14 +53,14 @@ def references(short: bytes) -> int:
 
     short: the short form of parameter sets, or WHOLE and the sets.
     """
-    return REFERENCES[max(0, short[0] - 1) // _FORMS]
+    return REFERENCES[max(0, short[0] - 1) // len(_FORMS)]
 
 
 def shorten(parameters: bytes, width: int, height: int) -> bytes:
     """The short form of parameter sets for planes of this size; WHOLE and the sets if they have
     none."""
     level = parameters.partition(START)[0][-4:-3]
-    for number in range(len(REFERENCES) * _FORMS):
+    for number in range(len(REFERENCES) * len(_FORMS)):
         short = bytes((1 + number,)) + level
         if level and restore(short, width, height) == parameters:
             return short
@@ -74,11 +76,10 @@ def restore(short: bytes, width: int, height: int) -> bytes:
         return short[1:]
     if len(short) < 2:
         raise TruncatedStream("the coarse pictures' parameter sets are cut short")
-    if len(short) > 2 or short[0] > len(REFERENCES) * _FORMS:
+    if len(short) > 2 or short[0] > len(REFERENCES) * len(_FORMS):
         raise CorruptStream(f"the coarse pictures' parameter sets are of form {short[0]}")
-    number, level = divmod((short[0] - 1) % _FORMS, len(_TREES)), short[1:]
-    chroma, tree = tuple(_CHROMA)[number[0]], _TREES[number[1]]
-    profile = _PROFILE[chroma] + level
+    chroma, tree = _FORMS[(short[0] - 1) % len(_FORMS)]
+    profile = _PROFILE[chroma] + short[1:]
     sizes = "".join(map(ue, coded_size(width, height)))
     buffers = _BUFFERS[references(short)]
     sps = _CHROMA[chroma] + sizes + buffers.join(_FIRST) + _BLOCKS[tree] + _REST

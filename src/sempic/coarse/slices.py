@@ -20,7 +20,7 @@ _CANDIDATES = ue(2)
 """five_minus_max_num_merge_cand of x265's preset "slow"."""
 _BASE_QP = 26
 """QP in x265's parameter sets; slices code their difference from it."""
-_QPS = range(1, 52)
+QP = range(1, 52)
 _WEIGHTED = 128
 _FEWER = 64
 """A byte follows with the number of reference pictures, of which there can be more."""
@@ -67,7 +67,7 @@ def shorten(unit: bytes, places: int, references: int = 1) -> bytes | None:
             return None
         qp = _BASE_QP + _signed(bits)
         bits.take(1)  # loop filter across slices: no effect in a picture of one slice
-        if qp not in _QPS or not _is(bits, "1" + "0" * (-(bits.at + 1) % 8)):
+        if qp not in QP or not _is(bits, "1" + "0" * (-(bits.at + 1) % 8)):
             return None
     except BitstreamError:
         return None
@@ -90,7 +90,7 @@ def restore(short: bytes, place: int, places: int, references: int = 1) -> bytes
         opening, count, data = opening & ~_FEWER, int.from_bytes(data[:1], "big"), data[1:]
         if not 0 < count < references:
             raise CorruptStream(f"a coarse picture has {count} reference pictures")
-    if (qp := opening & ~_WEIGHTED) not in _QPS:
+    if (qp := opening & ~_WEIGHTED) not in QP:
         raise CorruptStream(f"a coarse picture has a QP of {qp}")
     if opening & _WEIGHTED:
         bits = Bits(data[:_OPENING], "a coarse picture")

@@ -61,19 +61,13 @@ class _Opened:
     def __init__(self, codec: str, payload: bytes) -> None:
         """Raises a BitstreamError."""
         self._codec, self._payload = codec, payload
-        self._picture: PIL.Image.Image | None = None
-        if codec != "jxl":
-            self._picture = _open(payload, codec)
-            self.size = self._picture.size
-            return
-        if not has_jxl():
-            raise UnsupportedChunk(f"a JPEG XL picture needs a plugin: {install_hint('jxl')}")
-        self.size = _peek_jxl(payload)  # not opened yet: the plugin decodes when it opens a file
+        # The plugin of JPEG XL decodes when it opens a file.
+        self.size = _peek_jxl(payload) if codec == "jxl" else _open(payload, codec).size
 
     def decode(self) -> Coarse:
         check_size(*self.size)
         try:
-            with self._picture or _open(self._payload, self._codec) as picture:
+            with _open(self._payload, self._codec) as picture:
                 rgb = np.array(picture.convert("RGB"))
         except Exception as error:  # Pillow's decoders raise errors of many classes
             raise CorruptStream(f"the {self._codec} picture is broken: {line(error)}") from None
@@ -96,6 +90,8 @@ def _open(payload: bytes, codec: str) -> PIL.Image.Image:
 
 def _peek_jxl(payload: bytes) -> tuple[int, int]:
     """Size of a bare codestream."""
+    if not has_jxl():
+        raise UnsupportedChunk(f"a JPEG XL picture needs a plugin: {install_hint('jxl')}")
     if payload[:2] != b"\xff\x0a"[: len(payload)]:
         raise CorruptStream("not a bare JPEG XL codestream")
     if len(payload) < 12:

@@ -9,8 +9,7 @@ docs/experiments/maps.md has the gains and costs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -39,62 +38,55 @@ class Stake(NamedTuple):
     """Mean probability below which regions of the group become void."""
 
 
-Stakes: TypeAlias = Mapping[str, Stake]
-"""By names of `critical.GROUPS`."""
-
-
 _SMALL = Stake(worth=4, known=0.3)
-STAKES: Stakes = {
+STAKES = {
     "people": _SMALL,
     "two-wheelers": _SMALL,
     "vehicles": Stake(worth=1.5, known=KNOWN),
     "signs and lights": _SMALL,
 }
+"""By names of `critical.GROUPS`."""
 
 
-def worth(palette: Palette, stakes: Stakes = STAKES) -> npt.NDArray[np.float32]:
+def worth(palette: Palette) -> npt.NDArray[np.float32]:
     """The worth of each id, float32 (256,)."""
     found = np.ones(256, np.float32)
-    for name, stake in stakes.items():
+    for name, stake in STAKES.items():
         found[ids(GROUPS[name], palette)] = stake.worth
     return found
 
 
-def decide(
-    labels: LabelMap, probabilities: Probabilities, palette: Palette, stakes: Stakes = STAKES
-) -> LabelMap:
+def decide(labels: LabelMap, probabilities: Probabilities, palette: Palette) -> LabelMap:
     """The map of least risk, without uncertain specks.
 
     Args:
         labels: uint8 (H, W), the likeliest class of each pixel.
         probabilities: of the classes, uint8 (classes, H, W) in 1/255.
-        palette: of the labels.
-        stakes: of groups; maps of a palette without these groups are returned unchanged.
+        palette: of the labels; maps of a palette without critical groups are returned unchanged.
     """
-    groups = {
-        name: [i for i in ids(GROUPS[name], palette) if i < len(probabilities)] for name in stakes
-    }
-    critical = [i for inside in groups.values() for i in inside]
+    count = len(probabilities)
+    groups = [[i for i in ids(GROUPS[name], palette) if i < count] for name in STAKES]
+    critical = [i for group in groups for i in group]
     if not critical:
         return labels
-    others = [i for i in range(len(probabilities)) if i not in critical]
-    weights = worth(palette, stakes)
-    at = np.minimum(labels, len(probabilities) - 1)[None]
+    others = [i for i in range(count) if i not in critical]
+    weights = worth(palette)
+    at = np.minimum(labels, count - 1)[None]
     risk, decided = np.take_along_axis(probabilities, at, 0)[0] * weights[labels], labels.copy()
     for i in critical:
         weighed = probabilities[i] * weights[i]
         decided[weighed > risk] = i
         np.maximum(weighed, risk, out=risk)
-    for inside in groups.values():
-        shown = np.isin(decided, inside)
+    for group in groups:
+        shown = np.isin(decided, group)
         if not shown.any() or not others:
             continue
         box = bounds(shown)
         shown, likely = shown[box], probabilities[(slice(None), *box)]
         numbers = components(shown.view(np.uint8))
         area = np.bincount(numbers.ravel())
-        group = likely[inside].sum(0, dtype=np.int32)
-        sure = np.bincount(numbers.ravel(), group.ravel()) / area
+        there = likely[group].sum(0, dtype=np.int32)
+        sure = np.bincount(numbers.ravel(), there.ravel()) / area
         speck = (area < SPECK * labels.size) & (sure < 255 * SPECK_KNOWN)
         gone = shown & speck[numbers]
         best = np.stack([likely[i][gone] for i in others]).argmax(0)

@@ -8,7 +8,6 @@ estimate from the coarse pictures (docs/spec/sequence.md).
 from __future__ import annotations
 
 import copy
-import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -34,7 +33,7 @@ from sempic.palette import IDENTITY, INDICES, OWN, PALETTES, by_id, by_identity
 from sempic.scene import Coarse, LabelMap, Plane, Scene
 from sempic.sequence import stream
 from sempic.sequence.parity import Guard, Mender
-from sempic.sequence.stream import Advice, Damage, Frame, Head
+from sempic.sequence.stream import Advice, Damage, Frame, Head, Packet
 from sempic.texture import Texture
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ _HINT_STEPS = (3, 6, 12, 24, 48)
 """Least differences of luma for the hints 1, 2, …"""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Expected:
     """What both sides expect of a frame before they have its map."""
 
@@ -60,12 +59,12 @@ class Expected:
     hint: LabelMap | None = None
     """uint8 (height, width), 0…5: how far the coarse picture contradicts `labels`."""
 
-    @functools.cached_property
+    @property
     def still(self) -> npt.NDArray[np.bool_]:
-        """Pixels that neither moved nor changed since the last frame, bool (height, width); False,
-        (1, 1), in the first frame."""
-        if self.places is None or self.hint is None:
-            return np.zeros((1, 1), np.bool_)
+        """Pixels that neither moved nor changed since the last frame, bool (height, width); not of
+        the first frame."""
+        assert self.places is not None
+        assert self.hint is not None
         here = np.arange(self.places.size).reshape(self.places.shape)
         still: npt.NDArray[np.bool_] = (self.places == here) & (self.hint < 2)
         return still
@@ -128,16 +127,18 @@ class Timeline:
         from sempic.labels import moved
         from sempic.sequence import motion
 
-        if key and halved and self._head.factor % 2:
-            raise CorruptStream(f"pictures are halved, with a coarse factor of {self._head.factor}")
-        if key and halved != self.halved:
-            self.halved, self.labels = halved, None
-        if key or self._memory is None:
+        factor = self._head.factor
+        if key:
+            if halved and factor % 2:
+                raise CorruptStream(f"pictures are halved, with a coarse factor of {factor}")
+            if halved != self.halved:
+                self.halved, self.labels = halved, None
             self._memory = moved.memory(*self.size, self._head.classes)
+        assert self._memory is not None
         if self.coarse is None:
             return Expected(), self._memory
         last, now = self.coarse.y, coarse.y
-        factor = self._head.factor // 2 if self.halved else self._head.factor
+        factor = factor // 2 if self.halved else factor
         vectors = motion.estimate(last, now, self._head.version)
         places = motion.enlarge(vectors, factor, *self.size)
         labels = None if self.labels is None else motion.move(self.labels, places)
@@ -200,8 +201,7 @@ class Packer:
             model=model,
         )
         self._time = Timeline(self._head)
-        share = checks.number("parity", parity, 0, 1)
-        self._guard = Guard(share, rate) if share else None
+        self._guard = Guard(checks.number("parity", parity, 0, 1), rate)
         self.number = 0
         """Number of the next frame."""
         self._has_map = False
@@ -271,9 +271,8 @@ class Packer:
             if key:
                 self._head = replace(self._head, parameters=self._coder.parameters)
                 begin = stream.begin if frame.number == 0 else stream.write_head
-                announced = b"" if self._guard is None else self._guard.announce()
-                head = begin(self._head) + announced + head
-            parity = b"" if self._guard is None else self._guard.add(stream.content_of(frame))
+                head = begin(self._head) + self._guard.announce() + head
+            parity = self._guard.add(stream.content_of(frame))
             self.parity_bytes = len(parity)
             self.number += 1
             return head + packet + parity
@@ -283,7 +282,7 @@ class Packer:
 
     def close(self) -> list[bytes]:
         """The parity packets after the last frame, if any."""
-        return [] if self._guard is None else self._guard.close()
+        return self._guard.close()
 
     def _key_map(self, labels: LabelMap | None, coarse: Coarse) -> bytes | None:
         from sempic import labels as coder
@@ -388,7 +387,7 @@ class Unpacker:
             yield from self.feed(piece)
         yield from self.close()
 
-    def _take(self, packet: Head | Frame | Advice | Damage) -> Iterator[Moment]:
+    def _take(self, packet: Packet) -> Iterator[Moment]:
         if isinstance(packet, Damage):
             self._note(packet.why)
             self.course.damaged += 1

@@ -87,16 +87,15 @@ class Painter:
             return
         faults: list[Exception] = []
         begun: deque[tuple[Moment, Callable[[], _Sketch] | None]] = deque()
-        held: Moment | None = None
+        arriving = itertools.chain([None], _until_fault(moments, faults), [None])
         with runtime.workers(count) as begin:
-            for moment in itertools.chain(_until_fault(moments, faults), [None]):
-                if held is not None and (self._last is None or (moment is None and not begun)):
-                    yield self.paint(held)  # alone, on all cores
-                elif held is not None:
-                    sketch = functools.partial(self._sketch, held.scene)
-                    begun.append((held, begin(sketch) if self._is_new(held) else None))
-                held = moment
-                while begun and (moment is None or len(begun) > count):
+            for moment, following in itertools.pairwise(arriving):
+                if moment is not None and (self._last is None or (following is None and not begun)):
+                    yield self.paint(moment)  # alone, on all cores
+                elif moment is not None:
+                    sketch = functools.partial(self._sketch, moment.scene)
+                    begun.append((moment, begin(sketch) if self._is_new(moment) else None))
+                while begun and (following is None or len(begun) > count):
                     first, result = begun.popleft()
                     yield self._finish(first, None if result is None else result())
         if faults:
@@ -187,13 +186,8 @@ def _same(a: Scene, b: Scene) -> bool:
     """Whether two scenes show the same."""
     if a.coarse is None or b.coarse is None:
         return False
-    planes = a.coarse is b.coarse or all(
-        np.array_equal(getattr(a.coarse, name), getattr(b.coarse, name))
-        for name in ("y", "cb", "cr")
-    )
-    if a.labels is None or b.labels is None:
-        return planes and a.labels is b.labels
-    return planes and np.array_equal(a.labels, b.labels)
+    parts: Any = zip((*a.coarse.planes, a.labels), (*b.coarse.planes, b.labels), strict=True)
+    return all(one is other or np.array_equal(one, other) for one, other in parts)
 
 
 def decode(

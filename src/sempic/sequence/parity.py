@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from sempic.errors import BitstreamError
 from sempic.sequence import stream
-from sempic.sequence.stream import LARGEST, NUMBERS, SPAN, Advice, Damage, Frame, Head, Parity
+from sempic.sequence.stream import LARGEST, NUMBERS, SPAN, Frame, Head, Packet, Parity
 
 _SECONDS = 4.0
 """Length of a group. A long group spreads losses more evenly, but restores frames later."""
@@ -31,7 +31,6 @@ _END = b"\1"
 _POLYNOMIAL = 0x11D
 
 _Bytes = npt.NDArray[np.uint8]
-_Packet = Head | Frame | Advice | Damage
 
 
 class Guard:
@@ -39,7 +38,7 @@ class Guard:
 
     def __init__(self, share: float, rate: Fraction) -> None:
         """share: bytes of parity per byte of a group, 0…1; it is raised until any one frame can be
-        restored. rate: frames in a second."""
+        restored. 0: no packets. rate: frames in a second."""
         self._share = share
         self._span = min(max(_PACKETS, round(_SECONDS * rate)), SPAN)
         self._number = 0
@@ -48,10 +47,14 @@ class Guard:
 
     def announce(self) -> bytes:
         """The packet before a key frame; after it receivers wait for lost frames."""
+        if not self._share:
+            return b""
         return stream.write_parity(Parity(span=self._span, wait=_PACKETS))
 
     def add(self, content: bytes) -> bytes:
         """Takes the content of the next frame, and returns the packet that follows it, or none."""
+        if not self._share:
+            return b""
         due = self._due.pop(0) if self._due else b""
         self._group.append(content)
         self._number += 1
@@ -123,15 +126,15 @@ class Mender:
         self._due: int | None = None
         """Number of the frame to return next."""
         self._newest = -1
-        self._preceding: list[_Packet] = []
+        self._preceding: list[Packet] = []
         """Packets since the last frame."""
-        self._held: dict[int, list[_Packet]] = {}
+        self._held: dict[int, list[Packet]] = {}
         """Frames to return, by number, each after the packets that precede it."""
         self._contents: dict[int, bytes] = {}
         """Contents of frames by number, as long as parity may need them."""
         self._groups: dict[int, _Group] = {}
 
-    def take(self, packet: _Packet | Parity) -> Iterator[_Packet]:
+    def take(self, packet: Packet | Parity) -> Iterator[Packet]:
         """The packets that are ready now."""
         if isinstance(packet, Head):
             self._version = packet.version
@@ -144,7 +147,7 @@ class Mender:
         elif self._hold(packet):
             yield from self._release()
 
-    def close(self) -> Iterator[_Packet]:
+    def close(self) -> Iterator[Packet]:
         """The packets that still wait, at the end of the stream."""
         self._span = 0
         yield from self._release()
@@ -201,7 +204,7 @@ class Mender:
         end = (number // self._span + 1) * self._span
         return self._newest >= end + self._wait
 
-    def _release(self) -> Iterator[_Packet]:
+    def _release(self) -> Iterator[Packet]:
         while self._held:
             assert self._due is not None
             if self._due not in self._held:

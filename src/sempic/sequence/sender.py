@@ -59,8 +59,11 @@ class _Form(NamedTuple):
 class Sender:
     """The frames of one sequence → packets."""
 
-    def __init__(self, options: SequenceOptions, rate: Fraction, coder: api.Codec) -> None:
-        self._options, self._rate, self._coder = options, rate, coder
+    def __init__(
+        self, options: SequenceOptions, rate: Fraction, coder: api.Codec, size: tuple[int, int]
+    ) -> None:
+        """size: (width, height) of the frames."""
+        self._options, self._rate, self._segmenter = options, rate, coder.segmenter
         level = QUALITY[options.quality]
         self._factor, self._qp = level.factor, level.qp
         self._keys = Keys(rate, options.key_interval)
@@ -75,18 +78,29 @@ class Sender:
             )
         self._overflows = False
         """Whether the bit rate is exceeded."""
-        self._packer: Packer | None = None
+        self._packer = Packer(
+            width=size[0],
+            height=size[1],
+            rate=rate,
+            palette=self._segmenter.palette,
+            factor=self._factor,
+            model=options.model,
+            parity=options.parity / 100,
+        )
         self._trial: moving.Encoder | None = None
         self._stable: Stabiliser | None = None
+        if (quality := options.found_quality) != LOSSLESS:
+            thrift = LEVELS[DEFAULT_LABEL_QUALITY] / LEVELS[int(quality)]
+            palette, voids = self._segmenter.palette, self._segmenter.voids
+            self._stable = Stabiliser(palette, thrift=thrift, voids=voids)
         self._source: Coarse | None = None
         """The last coarse picture that was coded, before coding."""
         self._before: Plane | None = None
         """Luma of the last frame's coarse picture, before coding."""
         self._cuts_in_a_row = 0
         """How many frames in a row looked like cuts."""
-        self._segment_every = options.segment_every or max(1, round(rate / _SEGMENTATIONS))
-        if options.segment_every is None and options.label_quality == LOSSLESS:
-            self._segment_every = 1
+        usual = 1 if quality == LOSSLESS else max(1, round(rate / _SEGMENTATIONS))
+        self._segment_every = options.segment_every or usual
         self._labels_due = 0
         """Frames until the next segmentation."""
         self._survey_due = 0
@@ -107,7 +121,7 @@ class Sender:
         Raises ImageError if its size differs from the first one's, and errors of the segmenter.
         """
         planes = coarse.from_rgb(coarse.downscale(pixels, self._factor))
-        packer = self._packer or self._begin(pixels)
+        packer = self._packer
         if pixels.shape[1::-1] != packer.size:
             raise ImageError(
                 f"frame {packer.number} is {pixels.shape[1]}×{pixels.shape[0]}, and the first was "
@@ -125,7 +139,7 @@ class Sender:
         key, fine = role is Role.KEY, role is not Role.OTHER
         self._keys.saw(None if self._before is None else _still(self._before, planes.y))
         self._before = planes.y
-        small = self._painted(pixels)
+        small = coarse.downscale(pixels, 2) if self._form.halved else pixels  # as it is painted
         qp = self._precision(planes, role)
         still = not fine and self._is_still(planes, packer.last, qp)
         if not key and self._has_map:
@@ -146,42 +160,29 @@ class Sender:
         if not still:
             self._source = planes
         if self._bucket is not None:
-            parity = 8 * packer.parity_bytes
-            self._bucket.put(
-                8 * len(sent) - parity,
-                8 * packer.coarse_bytes,
-                key=role in (Role.KEY, Role.FINEST),
-                fine=role is Role.FINE,
-                parity=parity,
-            )
-            overflowed, self._overflows = self._overflows, self._bucket.overflows
-            if self._overflows and not overflowed:
-                warn(
-                    f"{self._bucket.bitrate / 1000:g} kbit/s cannot be held even with the coarsest "
-                    "pictures: smaller or fewer frames, or rarer key frames, take less"
-                )
+            self._fill(self._bucket, 8 * len(sent), role)
         return sent
 
     def close(self) -> list[bytes]:
         """The parity packets after the last frame, if any."""
-        return self._packer.close() if self._packer else []
+        return self._packer.close()
 
-    def _begin(self, pixels: Image) -> Packer:
-        segmenter = self._coder.segmenter
-        quality = self._options.found_quality
-        if quality != LOSSLESS:
-            thrift = LEVELS[DEFAULT_LABEL_QUALITY] / LEVELS[int(quality)]
-            self._stable = Stabiliser(segmenter.palette, thrift=thrift, voids=segmenter.voids)
-        self._packer = Packer(
-            width=pixels.shape[1],
-            height=pixels.shape[0],
-            rate=self._rate,
-            palette=segmenter.palette,
-            factor=self._factor,
-            model=self._options.model,
-            parity=self._options.parity / 100,
+    def _fill(self, bucket: Bucket, bits: int, role: Role) -> None:
+        """Counts the packets of a frame; warns when the bit rate begins to be exceeded."""
+        parity = 8 * self._packer.parity_bytes
+        bucket.put(
+            bits - parity,
+            8 * self._packer.coarse_bytes,
+            key=role in (Role.KEY, Role.FINEST),
+            fine=role is Role.FINE,
+            parity=parity,
         )
-        return self._packer
+        if bucket.overflows and not self._overflows:
+            warn(
+                f"{bucket.bitrate / 1000:g} kbit/s cannot be held even with the coarsest "
+                "pictures: smaller or fewer frames, or rarer key frames, take less"
+            )
+        self._overflows = bucket.overflows
 
     def _role(self, planes: Coarse) -> Role:
         cut = self._before is not None and _is_cut(self._before, planes.y)
@@ -218,10 +219,8 @@ class Sender:
         if self._source is None or shown is None:
             return False
         allowed = _CELL * _CELL * 2 ** ((qp - 4) / 6) / 16
-        for name in ("y", "cb", "cr"):
-            before, after, there = (
-                getattr(coarse, name).astype(np.int16) for coarse in (self._source, now, shown)
-            )
+        for planes in zip(self._source.planes, now.planes, shown.planes, strict=True):
+            before, after, there = (plane.astype(np.int16) for plane in planes)
             worse = np.abs(after - there) - np.abs(before - there)
             if _cells(worse).max() > allowed:
                 return False
@@ -243,7 +242,7 @@ class Sender:
             prediction = self._predict(pixels)
             why = prediction.reason_for_no_map()
         if why is not None and not self._missing_map_reported:
-            seconds = float((self._packer.number if self._packer else 0) / self._rate)
+            seconds = float(self._packer.number / self._rate)
             since = f" from {seconds:.1f} s on" if seconds else ""
             warn(f"sent without a label map{since}: {why}")
             self._missing_map_reported = True
@@ -251,11 +250,7 @@ class Sender:
 
     def _predict(self, painted: Image) -> Prediction:
         self._labels_due = self._segment_every
-        return predict(self._coder.segmenter, painted, self._options.found_quality)
-
-    def _painted(self, pixels: Image) -> Image:
-        """The frame at the size at which it is painted and segmented."""
-        return coarse.downscale(pixels, 2) if self._form.halved else pixels
+        return predict(self._segmenter, painted, self._options.found_quality)
 
     def _labels(
         self, prediction: Prediction | None, expected: Expected, *, key: bool
@@ -291,7 +286,7 @@ class Sender:
     def _new_texture(self, pixels: Image, labels: LabelMap | None, *, key: bool) -> Texture:
         """The texture to send: changes, or all of it with a key frame."""
         known = {} if key else self._texture
-        new = texture.choose(pixels, labels, PALETTES[self._coder.segmenter.palette], known)
+        new = texture.choose(pixels, labels, PALETTES[self._segmenter.palette], known)
         self._texture = {**known, **new}
         return new
 
@@ -373,10 +368,14 @@ def encode(
     Raises InputError for an option out of range, ImageError for a frame that cannot be coded, and
     ModelError if the segmenter fails.
     """
-    sender = Sender(SequenceOptions(**options), as_rate(rate), api.codec_or_shared(codec))
+    checked, rate, codec = SequenceOptions(**options), as_rate(rate), api.codec_or_shared(codec)
+    sender: Sender | None = None
     for frame in checks.several("frames", frames):
-        yield sender.send(pictures.to_rgb(frame))
-    yield from sender.close()
+        pixels = pictures.to_rgb(frame)
+        sender = sender or Sender(checked, rate, codec, pixels.shape[1::-1])
+        yield sender.send(pixels)
+    if sender is not None:
+        yield from sender.close()
 
 
 def as_rate(rate: float | Fraction) -> Fraction:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from fractions import Fraction
+from typing import TypeAlias
 
 from sempic import texture
 from sempic.container import SEQUENCE_MAGIC as MAGIC
@@ -133,6 +134,10 @@ class Damage:
     why: str
 
 
+Packet: TypeAlias = Head | Frame | Advice | Damage
+"""All packets but parity."""
+
+
 def begin(head: Head) -> bytes:
     """Magic, version and head: the start of a stream."""
     return MAGIC + bytes((head.version,)) + write_head(head)
@@ -209,7 +214,7 @@ class Reader:
     _last_key: bytes = b""
     """Packet of the last key frame; repetitions are skipped."""
 
-    def feed(self, data: bytes) -> Iterator[Head | Frame | Advice | Parity | Damage]:
+    def feed(self, data: bytes) -> Iterator[Packet | Parity]:
         """The packets completed by these bytes. Raises only NotSempic or UnsupportedVersion."""
         self._held += data
         if self._version is None:
@@ -229,7 +234,7 @@ class Reader:
             self._skipped += len(self._held)
             self._held.clear()
 
-    def _read(self, packet: bytes) -> Head | Frame | Advice | Parity | Damage | None:
+    def _read(self, packet: bytes) -> Packet | Parity | None:
         """The parsed packet; None: of an unknown kind, or a frame that cannot be decoded."""
         assert self._version is not None
         try:
@@ -294,9 +299,7 @@ def _framed(content: bytes) -> bytes:
     return sent + b"\0"
 
 
-def _parse(
-    content: bytes, version: int, expected: int | None
-) -> Head | Frame | Advice | Parity | None:
+def _parse(content: bytes, version: int, expected: int | None) -> Packet | Parity | None:
     """expected: lower bound of a predicted frame's number, by at most NUMBERS - 1; None: predicted
     frames cannot be decoded."""
     if not content:
@@ -363,24 +366,17 @@ def _read_parity(content: bytes) -> Parity:
     wait, at = read_varint(content, at, end)
     if not 1 <= span <= SPAN or wait > SPAN:
         raise CorruptStream("parity has impossible values")
+    announced = Parity(span=span, wait=wait)
     if at == end:
-        return Parity(span=span, wait=wait)
+        return announced
     group, at = read_varint(content, at, end)
     symbol, at = read_varint(content, at, end)
     counts, sums = content[at + 1 : at + 1 + span], content[at + 1 + span :]
-    if not (symbol and sums) or len(sums) % symbol:
+    is_whole = symbol and sums and len(sums) % symbol == 0
+    if not is_whole or not sum(counts) <= content[at] <= 256 - len(sums) // symbol:
         raise CorruptStream("parity has impossible values")
-    first = content[at]
-    if not sum(counts) <= first <= 256 - len(sums) // symbol:
-        raise CorruptStream("parity has impossible values")
-    return Parity(
-        span=span,
-        wait=wait,
-        group=group,
-        symbol=symbol,
-        first=first,
-        counts=counts,
-        sums=sums,
+    return replace(
+        announced, group=group, symbol=symbol, first=content[at], counts=counts, sums=sums
     )
 
 

@@ -12,7 +12,7 @@ from sempic.palette import shown_name
 from sempic.sequence import stream
 from sempic.sequence.pack import Course, check_head
 from sempic.sequence.parity import Mender
-from sempic.sequence.stream import Advice, Damage, Frame, Head, Parity
+from sempic.sequence.stream import Damage, Frame, Head, Packet, Parity
 
 
 def info(data: bytes) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class Summary:
             if not self._is_other:
                 self._follow(self._mender.take(packet))
 
-    def _follow(self, packets: Iterator[Head | Frame | Advice | Damage]) -> None:
+    def _follow(self, packets: Iterator[Packet]) -> None:
         for packet in packets:
             if isinstance(packet, Frame) and self._head is not None:
                 self._course.take(packet)

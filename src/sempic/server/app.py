@@ -122,9 +122,9 @@ def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000) -> N
     # A malformed host name is a ValueError.
     with refused(OutputError, f"cannot listen on {host}:{port}", OSError, ValueError):
         listener = socket.create_server((host, port), family=family, backlog=128)
-    pool = make_pool(settings)
+    app = create_app(settings)
     config = uvicorn.Config(
-        create_app(settings, pool),
+        app,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -142,7 +142,7 @@ def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000) -> N
     except InternalError as fault:
         raise ModelError(str(fault)) from fault
     finally:
-        pool.kill()
+        app.state.pool.kill()
 
 
 class Server(uvicorn.Server):

@@ -86,9 +86,9 @@ def add_handlers(app: FastAPI) -> None:
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
         headers = dict(error.headers or {})
         if error.status_code == 405:  # Starlette names the methods of one of the path's routes
-            described = app.openapi()["paths"].get(request.url.path, {})
+            methods = app.openapi()["paths"].get(request.url.path, {})
             # Static files are read only, which older versions do not say.
-            allowed = {m.upper() for m in described} or {*headers.get("Allow", "GET").split(", ")}
+            allowed = {m.upper() for m in methods} or {*headers.get("Allow", "GET").split(", ")}
             if "GET" in allowed:
                 allowed.add("HEAD")
             headers["Allow"] = ", ".join(sorted(allowed))

@@ -51,12 +51,10 @@ def encode(
     differences = np.full((3, rows * CELL, columns * CELL), _MIDDLE, np.uint8)
     for place, spot in zip(places, spots, strict=True):
         part = padded(picture[place.pixels], place.height * CELL, place.width * CELL)
-        seen = from_rgb(part)
-        more = np.stack((seen.y, seen.cb, seen.cr)) - _base(coarse, width, height, place)
+        more = np.stack(from_rgb(part).planes) - _base(coarse, width, height, place)
         differences[(slice(None), *spot.pixels)] = np.clip(more + _MIDDLE, 0, 255)
-    file = bpg.encode(
-        Coarse(y=differences[0], cb=differences[1], cr=differences[2]), qp=qp, chroma_qp=0
-    )
+    y, cb, cr = differences
+    file = bpg.encode(Coarse(y=y, cb=cb, cr=cr), qp=qp, chroma_qp=0)
     usual = bpg.opening(columns * CELL, rows * CELL)
     unusual = not file.startswith(usual)
     header = layout.write(places, *grid(width, height), unusual)
@@ -84,7 +82,7 @@ def decode(payload: bytes, width: int, height: int, coarse: Coarse | None) -> tu
     atlas = opened.decode()
     if atlas.chroma != "444":
         raise CorruptStream("the windows' atlas is not 4:4:4")
-    differences = np.stack((atlas.y, atlas.cb, atlas.cr))
+    differences = np.stack(atlas.planes)
     found = []
     for place, spot in zip(places, spots, strict=True):
         part = differences[(slice(None), *spot.pixels)].astype(np.int64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import Any
@@ -11,21 +12,17 @@ from typing import Any
 def deinterlaced(frames: Iterable[Any]) -> Iterator[Any]:
     """The same frames, progressive. Interlaced frames come one frame later, because the filter
     needs the next one."""
-    graph: Any = None
-    graph_format = None
-    for frame in frames:
-        format = frame.width, frame.height, frame.format.name
-        if graph is not None and format != graph_format:
+    for _, alike in itertools.groupby(frames, lambda f: (f.width, f.height, f.format.name)):
+        graph = None
+        for frame in alike:
+            if graph is None and frame.interlaced_frame:
+                graph = _graph(frame)
+            if graph is None:
+                yield frame
+            else:
+                yield from _filtered(graph, frame)
+        if graph is not None:
             yield from _filtered(graph, None)
-            graph = None
-        if graph is None and not frame.interlaced_frame:
-            yield frame
-            continue
-        if graph is None:
-            graph, graph_format = _graph(frame), format
-        yield from _filtered(graph, frame)
-    if graph is not None:
-        yield from _filtered(graph, None)
 
 
 def _graph(frame: Any) -> Any:

@@ -90,11 +90,8 @@ class Video:
         if not self._has_pictures or files.is_stream(self._path) or not self._path.exists():
             self.close(keep=True)
             return kept_message(self._path) if self._has_pictures else ""
-        try:
+        with files.removed_on_failure(self._part):
             self._finish()
-        except BaseException:
-            files.discard(self._part)
-            raise
         return kept_message(self._path, self._part)
 
     def _finish(self) -> None:
