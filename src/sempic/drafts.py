@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -22,15 +22,6 @@ from sempic.windows.layout import Cells
 
 if TYPE_CHECKING:
     from sempic.check import Verifier
-    from sempic.labels import CoarseFeatures
-
-
-class Coded(NamedTuple):
-    """The coarse picture of a draft, if it is coded already."""
-
-    coarse: bytes | None = None
-    features: CoarseFeatures | None = None
-    """Of `codec.coarse_features`."""
 
 
 class Drafts:
@@ -194,14 +185,22 @@ class Drafts:
         return dataclasses.replace(draft, windows=payload)
 
 
-def code(pixels: Image, palette: int, halved: bool, options: EncodeOptions) -> Coded:
-    """The coarse picture of a fixed quality, for a label map that is not known yet."""
-    payload = _coarse(pixels, options.quality, options.coarse_codec, mapped=True)
-    height, width = pixels.shape[:2]
-    features = codec.coarse_features(
-        payload, options.coarse_codec, width=width, height=height, palette=palette, halved=halved
-    )
-    return Coded(payload, features)
+def with_map(plain: Draft, labels: LabelMap, options: EncodeOptions) -> Draft:
+    """A draft with the user's map of `settled`, as sent: with void, and maybe simplified."""
+    sent = options.known_palette.settle(labels, options.ignore_label)
+    if isinstance(options.label_quality, int):
+        with progress.waiting("simplifying labels", aloud=False):
+            sent = simplify.simplify(
+                sent, options.label_quality, palette=plain.palette, importance=options.importance
+            )
+    return dataclasses.replace(plain, labels=sent)
+
+
+def with_coarse(plain: Draft, pixels: Image, level: int) -> Draft:
+    """A draft with the coarse picture of a level, for a label map that is not known yet."""
+    payload = _coarse(pixels, level, plain.coarse_codec, mapped=True)
+    coded = dataclasses.replace(plain, coarse=payload)
+    return dataclasses.replace(coded, features=codec.coarse_features(coded))
 
 
 def settled(
