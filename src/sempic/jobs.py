@@ -437,11 +437,10 @@ def read_ids(path: Path) -> LabelMap:
         return pictures.read_labels(read(path), INDICES)
 
 
-def is_unnamed(target: Path | None) -> bool:
+def is_unnamed(target: Path) -> bool:
     """Whether a target has no suffix, because it is standard output, a device or a pipe."""
-    if target is None or target.suffix:
-        return target is None
-    return target == STDOUT or (is_local(target) and files.is_stream(target))
+    is_stream = target == STDOUT or (is_local(target) and files.is_stream(target))
+    return is_stream and not target.suffix
 
 
 def is_folder(output: str, place: Path) -> bool:

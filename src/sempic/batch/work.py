@@ -184,7 +184,10 @@ class Decode:
         if not self.replace and target != STDOUT and target.exists():
             raise OutputError(f"{target} exists, maybe the original; name the output with -o")
         scene = self._scene(stream)
-        data = self._picture(scene, ".png" if is_unnamed(target) else target.suffix)
+        suffix = ".png" if is_unnamed(target) else target.suffix
+        with naming(target):
+            pictures.format_of(suffix)  # before the receiver's work
+        data = self._picture(scene, suffix)
         if self.uncertainty is None:
             job.write(data)
             return api.info(stream)
