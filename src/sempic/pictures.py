@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
@@ -54,14 +54,17 @@ def peek(data: bytes) -> tuple[int, int]:
 
 
 def _despite_metadata(data: bytes, use: Callable[[PIL.Image.Image], _Result]) -> _Result:
-    """`use` of the picture; if that fails, of the picture without its metadata."""
+    """`use` of the picture; if that fails, of the picture without its metadata; then also without
+    transparency and colour transform."""
     data = _checked(data, ImageError)
     try:
         return use(_open(data, ImageError))
     except ImageError:
-        for bare in _without_metadata(data):
-            with contextlib.suppress(ImageError):  # the first error is more specific
-                return use(_open(bare, ImageError))
+        for keep_colour in (True, False):
+            bare = _bare(data, keep_colour=keep_colour)
+            if bare != data:
+                with contextlib.suppress(ImageError):  # the first error is more specific
+                    return use(_open(bare, ImageError))
         raise
 
 
@@ -177,9 +180,11 @@ def to_rgb(picture: PIL.Image.Image | npt.NDArray[np.uint8]) -> Image:
     turn, profile = _turn(picture), picture.info.get("icc_profile")
     frame, several = picture.tell(), _has_more_frames(picture)
     with refused(ImageError, f"mode {picture.mode} cannot become RGB", Exception), formats.quiet():
-        alpha = _alpha(picture, clear)
         if reason := _unreadable(picture):
             raise ImageError(f"{reason}; convert the picture first")
+        if picture.mode in ("La", "RGBa"):  # samples multiplied by their opacity
+            picture = picture.convert("LA" if picture.mode == "La" else "RGBA")
+        alpha = _alpha(picture, clear)
         if picture.mode.startswith("I"):
             picture = _from_16_bit(picture)
         picture = _to_srgb(picture, profile)
@@ -386,17 +391,9 @@ def _upright(picture: PIL.Image.Image) -> PIL.Image.Image:
     return picture if turn is None else picture.transpose(turn)
 
 
-def _without_metadata(data: bytes) -> Iterator[bytes]:
-    """A PNG or JPEG file without metadata; then also without transparency and colour transform.
-    Nothing for other formats."""
-    for keep_colour in (True, False):
-        bare = _bare(data, keep_colour=keep_colour)
-        if bare != data:
-            yield bare
-
-
 def _bare(data: bytes, *, keep_colour: bool) -> bytes:
-    """The chunks or segments needed to decode; keep_colour: and tRNS (PNG), Adobe (JPEG)."""
+    """A PNG or JPEG file of the chunks or segments needed to decode, and if `keep_colour` of tRNS
+    and Adobe; other files unchanged."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         out, at = bytearray(data[:8]), 8
         while at + 8 <= len(data):
@@ -495,8 +492,6 @@ def _alpha(
 ) -> PIL.Image.Image | None:
     """The opacity of each pixel, mode L; None: all pixels are opaque."""
     mode = picture.mode
-    if mode in ("La", "RGBa"):
-        return picture.convert("LA" if mode == "La" else "RGBA").getchannel("A")
     if mode in ("RGBA", "LA", "PA"):
         return picture.getchannel("A")
     if mode == "P":
@@ -558,8 +553,6 @@ _SPACES = {
 
 def _to_srgb(picture: PIL.Image.Image, profile: bytes | None) -> PIL.Image.Image:
     """RGB without alpha, by the embedded profile if it suits the mode, else by formulas."""
-    if picture.mode in ("La", "RGBa"):
-        picture = picture.convert("LA" if picture.mode == "La" else "RGBA")
     if profile:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
