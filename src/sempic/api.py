@@ -164,18 +164,22 @@ class Codec:
         from sempic import hub, receive
 
         paths = {}
-        for role in (models.SEGMENTER, models.RECEIVER):
-            model: Any = self._segmenter if role == models.SEGMENTER else self._receiver
-            if callable(model) or (model or "").startswith("hf:"):
-                raise ModelError(f"only ONNX files can be saved, and the {role} is not a file")
-            if model is not None and Path(model).suffix.lower() in receive.PAPER:
+        given = {
+            models.SEGMENTER: self._segmenter,
+            models.RECEIVER: self._receiver,
+            models.VERIFIER: self._verifier,
+            hub.PRIOR: self._prior,
+        }
+        for role, model in given.items():
+            if model is None:
+                if role in (models.SEGMENTER, models.RECEIVER):
+                    paths[role] = models.find(role)
+                continue
+            if not isinstance(model, str) or model.startswith("hf:"):
+                raise ModelError(f"only files can be saved, and the {role} is not a file")
+            if Path(model).suffix.lower() in receive.PAPER:
                 raise ModelError(f"only ONNX files can be saved, and the {role} is {model}")
-            paths[role] = models.find(role) if model is None else Path(model)
-        for role, own in ((models.VERIFIER, self._verifier), (hub.PRIOR, self._prior)):
-            if own is not None:
-                if not isinstance(own, str):
-                    raise ModelError(f"only files can be saved, and the {role} is not a file")
-                paths[role] = Path(own)
+            paths[role] = Path(model)
         return hub.write(Path(_name("folder", folder)), paths)
 
     def push_to_hub(self, name: str, *, private: bool = True) -> str:
