@@ -281,10 +281,7 @@ def _separate(sources: list[_Source]) -> None:
         for source in short:
             source.keeps_suffix = True
             source.name_target()
-    clashes = _clashes(sources, fold=False)
-    if not clashes and _clashes(sources) and _ignores_case(sources):
-        clashes = _clashes(sources)
-    for first, second, *_ in clashes:
+    for first, second, *_ in _clashes(sources, fold=_ignores_case(sources)):
         raise InputError(
             f"{first.path or '-'} and {second.path or '-'} would both become {second.target}; "
             "give each an output folder of its own"
