@@ -34,9 +34,6 @@ SUFFIXES = frozenset(formats.by_suffix())
 _EXACT = ("PNG", "BMP", "DIB", "GIF", "PPM", "TIFF", "TGA")
 """Formats that keep ids exactly."""
 
-_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-"""Brands of pictures from phones that Pillow does not open."""
-
 
 def read(data: bytes) -> Image:
     """A picture file as uint8 (H, W, 3), sRGB, upright (see `to_rgb`).
@@ -328,7 +325,7 @@ def _why_not_read(start: bytes) -> str:
         return "a .sempic file, not a picture; sempic decode makes one"
     if start[:2] == b"\xff\x0a" or start[4:12] == b"JXL \r\n\x87\n":
         return f"JPEG XL needs a plugin: {install_hint('jxl')}"
-    if start[4:8] == b"ftyp" and start[8:12] in _HEIC:
+    if start[4:8] == b"ftyp" and start[8:12].startswith(formats.HEIF):
         return "a HEIC picture; convert it to JPEG or PNG first"
     others = {b"%!PS": "PostScript", b"%PDF": "PDF", b"8BPS": "Photoshop", b"<svg": "SVG"}
     others |= dict.fromkeys((b"II*\0", b"MM\0*"), "a damaged TIFF, or one of a kind that")
