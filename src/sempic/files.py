@@ -78,8 +78,8 @@ def identities(path: Path) -> tuple[str, tuple[int, int] | None]:
     return os.path.realpath(path), identity(path)
 
 
-def identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
-    """Device and number of a file, the same for all its names; None: no such file."""
+def identity(path: str | os.PathLike[str] | int) -> tuple[int, int] | None:
+    """Device and number of a file, or of a descriptor's, the same for all names; None: no file."""
     try:
         found = os.stat(path)
     except (OSError, ValueError):

@@ -355,9 +355,8 @@ def _protect(
         elif os.path.isfile(path):
             readers |= dict.fromkeys(filter(None, files.identities(path)), str(path))
     with contextlib.suppress(OSError, AttributeError, ValueError):
-        if any(s.path is None for s in sources) and os.path.isfile(f"/dev/fd/{sys.stdin.fileno()}"):
-            stdin = os.fstat(sys.stdin.fileno())
-            readers[stdin.st_dev, stdin.st_ino] = "-"
+        if any(s.path is None for s in sources) and os.path.isfile(sys.stdin.fileno()):
+            readers[files.identity(sys.stdin.fileno())] = "-"
 
     def overwritten(path: Path, real: str) -> str | None:
         return readers.get(real) or (readers.get(files.identity(path)) if is_local(path) else None)
