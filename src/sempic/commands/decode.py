@@ -73,5 +73,4 @@ def run(args: argparse.Namespace) -> int:
         if name is not None:
             with naming(flag):
                 pictures.format_of(Path(name).suffix)
-    chosen = {name: getattr(work, name) for name in ("receiver", "prior", "only", "images")}
-    return _files.run(args, work, jobs, options.keywords() | chosen)
+    return _files.run(args, work, jobs)
