@@ -175,9 +175,7 @@ class Drafts:
     def _draft(self, level: int) -> Draft:
         draft = self._plain
         if draft.coarse is None:
-            mapped = draft.labels is not None
-            payload = _coarse(self._pixels, level, draft.coarse_codec, mapped=mapped)
-            draft = dataclasses.replace(draft, coarse=payload)
+            draft = _with_coarse(draft, self._pixels, level, mapped=draft.labels is not None)
         if not self._sent.any():
             return draft
         places = layout.rectangles(self._sent)
@@ -198,8 +196,7 @@ def with_map(plain: Draft, labels: LabelMap, options: EncodeOptions) -> Draft:
 
 def with_coarse(plain: Draft, pixels: Image, level: int) -> Draft:
     """A draft with the coarse picture of a level, for a label map that is not known yet."""
-    payload = _coarse(pixels, level, plain.coarse_codec, mapped=True)
-    coded = dataclasses.replace(plain, coarse=payload)
+    coded = _with_coarse(plain, pixels, level, mapped=True)
     return dataclasses.replace(coded, features=codec.coarse_features(coded))
 
 
@@ -269,11 +266,12 @@ def levels(size: tuple[int, ...], options: EncodeOptions) -> list[int]:
     return fit
 
 
-def _coarse(pixels: Image, level: int, coarse_codec: str, *, mapped: bool) -> bytes:
-    """The coarse picture at a quality level; mapped: the stream has a label map."""
+def _with_coarse(plain: Draft, pixels: Image, level: int, *, mapped: bool) -> Draft:
+    """A draft with the coarse picture of a level; mapped: the stream has a label map."""
     small = coarse.downscale(pixels, QUALITY[level].factor)
     qp = QUALITY[level].qp - (0 if mapped else UNMAPPED)
-    return coarse.encode(small, codec=coarse_codec, quality=qp)
+    payload = coarse.encode(small, codec=plain.coarse_codec, quality=qp)
+    return dataclasses.replace(plain, coarse=payload)
 
 
 def _texture(
