@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
-from PIL import ImageCms, ImagePalette, UnidentifiedImageError
+from PIL import ImageCms, UnidentifiedImageError
 
 from sempic import checks, formats
 from sempic.container import MAGIC, MAX_PIXELS, MAX_SIDE, SEQUENCE_MAGIC
@@ -492,10 +492,7 @@ def _alpha(
     if mode in ("RGBA", "LA", "PA"):
         return picture.getchannel("A")
     if mode == "P":
-        rgba = isinstance(picture.palette, ImagePalette.ImagePalette) and picture.palette.mode
-        if clear is None and rgba not in ("RGBA", "LA"):
-            return None
-        return picture.convert("RGBA").getchannel("A")
+        return picture.convert("RGBA").getchannel("A") if picture.has_transparency_data else None
     if clear is None or isinstance(clear, bytes) or mode not in ("1", "L", "RGB", "I", "I;16"):
         return None
     pixels = np.array(picture.convert("L") if mode == "1" else picture)
