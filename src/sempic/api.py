@@ -337,7 +337,7 @@ class Codec:
         coding = None
         with ThreadPoolExecutor(1) as helper:
             if not options.targeted and runtime.threads() != 1:
-                coding = helper.submit(drafts.with_coarse, mapped, pixels, options.quality)
+                coding = helper.submit(drafts.ahead_of_map, mapped, pixels, options.quality)
             how = options.found_quality, options.importance
             labels = prediction.map_for_still(*how, options.ignore_label)
         if labels is None:

@@ -194,8 +194,8 @@ def with_map(plain: Draft, labels: LabelMap, options: EncodeOptions) -> Draft:
     return dataclasses.replace(plain, labels=sent)
 
 
-def with_coarse(plain: Draft, pixels: Image, level: int) -> Draft:
-    """A draft with the coarse picture of a level, for a label map that is not known yet."""
+def ahead_of_map(plain: Draft, pixels: Image, level: int) -> Draft:
+    """A draft with all that depends on the coarse picture of a level, and not on the label map."""
     coded = _with_coarse(plain, pixels, level, mapped=True)
     return dataclasses.replace(coded, features=codec.coarse_features(coded))
 
