@@ -61,7 +61,7 @@ STAGES = (
     (texture, "weaken", "texture"),
     (coarse, "downscale", "coarse picture"),
     (coarse, "encode", "coarse picture"),
-    (codec, "exact_planes", "coarse picture"),
+    (codec.Draft, "planes", "coarse picture"),
     (trunk, "scores", "labels: trunk"),
     (codec, "coarse_features", "labels: trunk"),
     (primed, "coarse_features", "labels: trunk"),
@@ -71,7 +71,7 @@ STAGES = (
     (receive, "_grid", "to the network's size and back"),
     (receive, "_upsample", "to the network's size and back"),
 )
-"""Module, function, stage. What none of them is in is "all else"."""
+"""Module or class, function, stage. What none of them is in is "all else"."""
 BESIDE = ", beside"
 """Ends the name of a stage on another thread: its time is not part of the whole."""
 

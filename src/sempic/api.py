@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from sempic.check import Verifier
-    from sempic.drafts import Coded
     from sempic.labels import Prior
     from sempic.segment.prediction import Prediction
 
@@ -165,18 +164,22 @@ class Codec:
         from sempic import hub, receive
 
         paths = {}
-        for role in (models.SEGMENTER, models.RECEIVER):
-            model: Any = self._segmenter if role == models.SEGMENTER else self._receiver
-            if callable(model) or (model or "").startswith("hf:"):
-                raise ModelError(f"only ONNX files can be saved, and the {role} is not a file")
-            if model is not None and Path(model).suffix.lower() in receive.PAPER:
+        given = {
+            models.SEGMENTER: self._segmenter,
+            models.RECEIVER: self._receiver,
+            models.VERIFIER: self._verifier,
+            hub.PRIOR: self._prior,
+        }
+        for role, model in given.items():
+            if model is None:
+                if role in (models.SEGMENTER, models.RECEIVER):
+                    paths[role] = models.find(role)
+                continue
+            if not isinstance(model, str) or model.startswith("hf:"):
+                raise ModelError(f"only files can be saved, and the {role} is not a file")
+            if Path(model).suffix.lower() in receive.PAPER:
                 raise ModelError(f"only ONNX files can be saved, and the {role} is {model}")
-            paths[role] = models.find(role) if model is None else Path(model)
-        for role, own in ((models.VERIFIER, self._verifier), (hub.PRIOR, self._prior)):
-            if own is not None:
-                if not isinstance(own, str):
-                    raise ModelError(f"only files can be saved, and the {role} is not a file")
-                paths[role] = Path(own)
+            paths[role] = Path(model)
         return hub.write(Path(_name("folder", folder)), paths)
 
     def push_to_hub(self, name: str, *, private: bool = True) -> str:
@@ -267,106 +270,92 @@ class Codec:
         labels: npt.NDArray[np.uint8] | Literal["none"] | None,
         options: EncodeOptions,
     ) -> bytes:
-        from sempic import drafts, halving, pictures
+        from sempic import drafts, pictures
 
         size = getattr(image, "size", None)
         if isinstance(size, tuple) and len(size) == 2:  # of PIL: check before decoding
             drafts.levels(size, options)
         pixels = pictures.to_rgb(image)
-        height, width = pixels.shape[:2]
-        levels = drafts.levels((width, height), options)
-        sent_labels = drafts.settled(labels, pixels, options)
+        full = pixels.shape[:2]
+        levels = drafts.levels(full[::-1], options)
+        own = drafts.settled(labels, pixels, options)
         if options.importance:
             source = self.segmenter.palette if labels is None else options.known_palette.id
             drafts.check_importance(labels, by_id(source), options)
         if options.max_side is not None:
-            pixels, sent_labels = pictures.shrink(pixels, sent_labels, options.max_side)
+            pixels, own = pictures.shrink(pixels, own, options.max_side)
         verifier = self.verifier if options.check else None
         if verifier is not None:
             from sempic import check
 
             verifier = check.once(verifier, pixels, ahead=runtime.threads() != 1)
-        palette, halved = options.known_palette.id, False
-        seen = []
-        if sent_labels is not None:
-            seen = [sent_labels]
-            sent_labels = options.known_palette.settle(sent_labels, options.ignore_label)
-        coded = drafts.Coded()
-        if labels is None:
-            halved = options.label_quality != LOSSLESS and halving.is_soft(pixels)
-            with progress.waiting("finding and simplifying labels", aloud=False):
-                sent_labels, seen, palette, coded = self._find_map(pixels, options, halved)
-            halved = halved and sent_labels is not None
-        elif sent_labels is not None and isinstance(options.label_quality, int):
-            from sempic.simplify import simplify
-
-            with progress.waiting("simplifying labels", aloud=False):
-                sent_labels = simplify(
-                    sent_labels,
-                    options.label_quality,
-                    palette=palette,
-                    importance=options.importance,
-                )
-        name = PALETTES[palette].full_name
-        if sent_labels is not None and self.prior is not None and self.prior.palette != name:
-            warn(
-                f"the prior is of palette {self.prior.palette}: a map of {name} is coded without it"
-            )
         plain = Draft(
             width=pixels.shape[1],
             height=pixels.shape[0],
-            labels=sent_labels,
-            coarse=coded.coarse,
             coarse_codec=options.coarse_codec,
-            palette=palette,
+            palette=options.known_palette.id,
             model=options.model,
-            halved=halved,
             prior=self.prior,
-            features=coded.features,
         )
+        seen = []
+        if own is not None:
+            plain, seen = drafts.with_map(plain, own, options), [own]
+        elif labels is None:
+            with progress.waiting("finding and simplifying labels", aloud=False):
+                plain, seen = self._with_found_map(plain, pixels, options)
+        name = PALETTES[plain.palette].full_name
+        if plain.labels is not None and self.prior is not None and self.prior.palette != name:
+            warn(
+                f"the prior is of palette {self.prior.palette}: a map of {name} is coded without it"
+            )
         all_drafts = drafts.Drafts(
-            pixels, plain, options, verifier, self.synthesize, seen=seen, full=(height, width)
+            pixels, plain, options, verifier, self.synthesize, seen=seen, full=full
         )
         return all_drafts.best(levels)
 
-    def _find_map(
-        self, pixels: Image, options: EncodeOptions, halved: bool
-    ) -> tuple[LabelMap | None, list[LabelMap], int, Coded]:
-        """The segmenter's map as sent (None: it recognises too little) and, if classes are to be
-        imagined, as found, and without `ignore_label`; their palette; for a fixed quality also the
-        coarse picture, which a second thread codes at the same time."""
+    def _with_found_map(
+        self, plain: Draft, pixels: Image, options: EncodeOptions
+    ) -> tuple[Draft, list[LabelMap]]:
+        """A draft with the segmenter's map, unless it recognises too little, and for a fixed
+        quality with the coarse picture, which a second thread codes at the same time. Also, if
+        classes are to be imagined, the map as found, and without `ignore_label`."""
         from concurrent.futures import ThreadPoolExecutor
 
-        from sempic import drafts
+        from sempic import drafts, halving
 
         found = self.segmenter.palette
-        palette = found if options.palette is None else options.known_palette.id
-        if palette not in (found, CAMVID.id, CITYSCAPES.id):
-            name = PALETTES[palette].name
+        if options.palette is None:
+            plain = dataclasses.replace(plain, palette=found)
+        if plain.palette not in (found, CAMVID.id, CITYSCAPES.id):
+            name = PALETTES[plain.palette].name
             raise InputError(f"the segmenter's classes cannot be named in palette {name}")
+        halved = options.label_quality != LOSSLESS and halving.is_soft(pixels)
         prediction = self._predict(coarse.downscale(pixels, 2) if halved else pixels, options)
         if prediction is None:
-            return None, [], palette, drafts.Coded()
+            return plain, []
+        mapped = dataclasses.replace(plain, halved=halved)
         coding = None
         with ThreadPoolExecutor(1) as helper:
             if not options.targeted and runtime.threads() != 1:
-                coding = helper.submit(drafts.code, pixels, palette, halved, options)
+                coding = helper.submit(drafts.ahead_of_map, mapped, pixels, options.quality)
             how = options.found_quality, options.importance
             labels = prediction.map_for_still(*how, options.ignore_label)
         if labels is None:
-            return None, [], palette, drafts.Coded()
+            return plain, []
 
         def full(map_: LabelMap) -> LabelMap:
             size = pixels.shape[:2]
-            return translate(codec.repeated(map_, 2, size) if halved else map_, found, palette)
+            doubled = codec.repeated(map_, 2, size) if halved else map_
+            return translate(doubled, found, plain.palette)
 
         seen = [prediction.labels] if options.imagine else []
         if seen and options.ignore_label is not None:
             whole = prediction.map_for_still(*how)
             if whole is not None:
                 seen.append(whole)
-        coded = coding.result() if coding else drafts.Coded()
-        return full(labels), [*map(full, seen)], palette, coded
+        if coding is not None:
+            mapped = coding.result()
+        return dataclasses.replace(mapped, labels=full(labels)), [*map(full, seen)]
 
     def find_labels(self, pixels: Image) -> tuple[LabelMap | None, int]:
         """The segmenter's map as `encode` sends it by default, None if the segmenter recognises too

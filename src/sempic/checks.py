@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import os
 from collections.abc import Collection, Iterator
 from typing import Any, TypeGuard
 
@@ -19,14 +20,14 @@ def stream(value: Any) -> bytes:
         return value
     if isinstance(value, (bytearray, memoryview)):
         return bytes(value)
-    hints = {"str": "open(path, 'rb').read()", "ndarray": "array.tobytes()", "NoneType": ""}
-    kind = type(value).__name__
-    hint = hints.get(kind, "open(path, 'rb').read()" if hasattr(value, "__fspath__") else "")
+    hint = ""
     if hasattr(value, "read"):
-        hint = "file.read()"
-    raise BitstreamError(
-        f"a stream is bytes, not {kind}" + (f"; {hint} gives them" if hint else "")
-    )
+        hint = "; file.read() gives them"
+    elif isinstance(value, np.ndarray):
+        hint = "; array.tobytes() gives them"
+    elif isinstance(value, (str, os.PathLike)):
+        hint = "; open(path, 'rb').read() gives them"
+    raise BitstreamError(f"a stream is bytes, not {type(value).__name__}{hint}")
 
 
 def several(name: str, value: Any) -> Iterator[Any]:

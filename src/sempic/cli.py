@@ -10,7 +10,7 @@ import sys
 
 from sempic import commands, jobs, processes, progress
 from sempic.commands import COMMANDS
-from sempic.errors import InputError, SempicError, install_hint, reason, warnings_to
+from sempic.errors import InputError, SempicError, install_hint, notes_to, reason
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(argv: list[str]) -> int:
     name = argv[0] if argv else ""
-    with progress.shown(), warnings_to(processes.say):
+    with progress.shown(), notes_to(processes.say):
         try:
             if name in COMMANDS and not COMMANDS[name].trains:
                 _refuse_empty(argv)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Draft:
-    """The arguments of `pack`."""
+    """The arguments of `pack`, and `coarse_features`, which save time."""
 
     width: int
     height: int
@@ -89,8 +89,12 @@ class Draft:
         )
 
     def planes(self) -> Coarse | None:
-        """The coarse planes that windows are coded in the context of."""
-        return exact_planes(self.coarse, coarse_codecs.CODECS[self.coarse_codec])
+        """The decoded coarse planes, the context of labels and windows; None: no coarse picture, or
+        a codec that is not exact."""
+        kind = coarse_codecs.CODECS[self.coarse_codec]
+        if self.coarse is None or not kind.exact:
+            return None
+        return kind.open(checks.stream(self.coarse)).decode()
 
     def scene(self) -> Scene:
         """The scene that `unpack` decodes from the stream, without packing."""
@@ -129,7 +133,6 @@ def pack(
     receipt: Receipt | None = None,
     texture: Texture | None = None,
     prior: Prior | None = None,
-    features: CoarseFeatures | None = None,
 ) -> bytes:
     """The stream of a scene.
 
@@ -148,7 +151,6 @@ def pack(
         texture: the result of `sempic.texture.choose`.
         prior: custom prior of the label coder (`sempic.labels.own`), which the decoder must have;
             used for labels of its palette where the prior saves bytes.
-        features: the result of `coarse_features` for this coarse picture; saves time.
 
     Raises:
         LabelMapError: labels of another shape or type, with ids outside the palette, or `halved`
@@ -220,26 +222,17 @@ def unpack(
     )
 
 
-def coarse_features(
-    coarse: bytes, coarse_codec: str, *, width: int, height: int, palette: int, halved: bool
-) -> CoarseFeatures | None:
-    """The part of `pack`'s work that depends on the coarse picture and not on the labels; pass the
-    result to `pack` as `features`. None: the coarse codec is not exact."""
+def coarse_features(draft: Draft) -> CoarseFeatures | None:
+    """The part of packing that depends on the coarse picture and not on the labels, which the draft
+    may lack; for `Draft.features`. None: the coarse codec is not exact."""
     from sempic import labels as coder
 
-    planes = exact_planes(coarse, coarse_codecs.CODECS[coarse_codec])
+    planes = draft.planes()
     if planes is None:
         return None
-    rows, columns = (-(-side // 2) if halved else side for side in (height, width))
-    return coder.coarse_features(planes, rows, columns, PALETTES[palette].full_name)
-
-
-def exact_planes(payload: bytes | None, kind: coarse_codecs.CoarseCodec) -> Coarse | None:
-    """The decoded coarse planes, the context of labels and windows; None: no coarse picture, or a
-    codec that is not exact."""
-    if payload is None or not kind.exact:
-        return None
-    return kind.open(checks.stream(payload)).decode()
+    sides = draft.height, draft.width
+    rows, columns = (-(-side // 2) if draft.halved else side for side in sides)
+    return coder.coarse_features(planes, rows, columns, PALETTES[draft.palette].full_name)
 
 
 def check_decoded(labels: LabelMap, palette: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -22,15 +22,6 @@ from sempic.windows.layout import Cells
 
 if TYPE_CHECKING:
     from sempic.check import Verifier
-    from sempic.labels import CoarseFeatures
-
-
-class Coded(NamedTuple):
-    """The coarse picture of a draft, if it is coded already."""
-
-    coarse: bytes | None = None
-    features: CoarseFeatures | None = None
-    """Of `codec.coarse_features`."""
 
 
 class Drafts:
@@ -184,9 +175,7 @@ class Drafts:
     def _draft(self, level: int) -> Draft:
         draft = self._plain
         if draft.coarse is None:
-            mapped = draft.labels is not None
-            payload = _coarse(self._pixels, level, draft.coarse_codec, mapped=mapped)
-            draft = dataclasses.replace(draft, coarse=payload)
+            draft = _with_coarse(draft, self._pixels, level, mapped=draft.labels is not None)
         if not self._sent.any():
             return draft
         places = layout.rectangles(self._sent)
@@ -194,14 +183,21 @@ class Drafts:
         return dataclasses.replace(draft, windows=payload)
 
 
-def code(pixels: Image, palette: int, halved: bool, options: EncodeOptions) -> Coded:
-    """The coarse picture of a fixed quality, for a label map that is not known yet."""
-    payload = _coarse(pixels, options.quality, options.coarse_codec, mapped=True)
-    height, width = pixels.shape[:2]
-    features = codec.coarse_features(
-        payload, options.coarse_codec, width=width, height=height, palette=palette, halved=halved
-    )
-    return Coded(payload, features)
+def with_map(plain: Draft, labels: LabelMap, options: EncodeOptions) -> Draft:
+    """A draft with the user's map of `settled`, as sent: with void, and maybe simplified."""
+    sent = options.known_palette.settle(labels, options.ignore_label)
+    if isinstance(options.label_quality, int):
+        with progress.waiting("simplifying labels", aloud=False):
+            sent = simplify.simplify(
+                sent, options.label_quality, palette=plain.palette, importance=options.importance
+            )
+    return dataclasses.replace(plain, labels=sent)
+
+
+def ahead_of_map(plain: Draft, pixels: Image, level: int) -> Draft:
+    """A draft with all that depends on the coarse picture of a level, and not on the label map."""
+    coded = _with_coarse(plain, pixels, level, mapped=True)
+    return dataclasses.replace(coded, features=codec.coarse_features(coded))
 
 
 def settled(
@@ -270,11 +266,12 @@ def levels(size: tuple[int, ...], options: EncodeOptions) -> list[int]:
     return fit
 
 
-def _coarse(pixels: Image, level: int, coarse_codec: str, *, mapped: bool) -> bytes:
-    """The coarse picture at a quality level; mapped: the stream has a label map."""
+def _with_coarse(plain: Draft, pixels: Image, level: int, *, mapped: bool) -> Draft:
+    """A draft with the coarse picture of a level; mapped: the stream has a label map."""
     small = coarse.downscale(pixels, QUALITY[level].factor)
     qp = QUALITY[level].qp - (0 if mapped else UNMAPPED)
-    return coarse.encode(small, codec=coarse_codec, quality=qp)
+    payload = coarse.encode(small, codec=plain.coarse_codec, quality=qp)
+    return dataclasses.replace(plain, coarse=payload)
 
 
 def _texture(

@@ -140,32 +140,21 @@ def warnings_held(texts: list[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def warnings_to(tell: Callable[[str], None]) -> Iterator[None]:
-    """Passes the text of each SempicWarning to `tell`; other warnings are shown as before."""
+def notes_to(tell: Callable[[str], None]) -> Iterator[None]:
+    """Passes the text of each SempicWarning to `tell`, once, also where Python's filters would hide
+    it; other warnings are shown as before."""
+    texts: set[str] = set()
     with warnings.catch_warnings():
         show = warnings.showwarning
 
         def show_or_tell(message: Any, category: Any, *where: Any, **more: Any) -> None:
-            if issubclass(category, SempicWarning):
-                tell(str(message))
-            else:
+            if not issubclass(category, SempicWarning):
                 show(message, category, *where, **more)
+            elif (text := str(message)) not in texts:
+                texts.add(text)
+                tell(text)
 
         warnings.showwarning = show_or_tell
-        yield
-
-
-@contextlib.contextmanager
-def notes_to(tell: Callable[[str], None]) -> Iterator[None]:
-    """As `warnings_to`, but each text once, and regardless of Python's warning filters."""
-    texts = set()
-
-    def tell_once(text: str) -> None:
-        if text not in texts:
-            texts.add(text)
-            tell(text)
-
-    with warnings_to(tell_once):
         warnings.simplefilter("always", SempicWarning)
         yield
 

@@ -6,7 +6,6 @@ serves the server's OpenAPI and the pages of the docs.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import types
 import typing
@@ -221,22 +220,16 @@ def _reader(name: str, kind: Any, about: About) -> Callable[[str], Any]:
 
 
 def _parsed(kind: Any, text: str) -> Any:
-    """Raises ValueError."""
-    origin = typing.get_origin(kind)
-    if origin is typing.Literal:
-        if text not in typing.get_args(kind):
-            raise ValueError
-        return text
-    if kind in (int, float):
-        with contextlib.suppress(ValueError):
-            return kind(text)
-        return text  # no number, as `_checked` says
-    if origin not in (typing.Union, types.UnionType):
+    """The text as the type, or as the first of several; what is no number stays a text, for
+    `_checked` to refuse. Raises ValueError."""
+    if typing.get_origin(kind) is typing.Union:
+        kind = typing.get_args(kind)[0]
+    try:
         return kind(text)
-    for member in typing.get_args(kind):
-        with contextlib.suppress(ValueError):
-            return _parsed(member, text)
-    return text  # the check of the field says what it may be
+    except ValueError:
+        if kind in (int, float):
+            return text
+        raise
 
 
 def pair(text: str) -> tuple[str, float]:

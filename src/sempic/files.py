@@ -78,8 +78,8 @@ def identities(path: Path) -> tuple[str, tuple[int, int] | None]:
     return os.path.realpath(path), identity(path)
 
 
-def identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
-    """Device and number of a file, the same for all its names; None: no such file."""
+def identity(path: str | os.PathLike[str] | int) -> tuple[int, int] | None:
+    """Device and number of a file, or of a descriptor's, the same for all names; None: no file."""
     try:
         found = os.stat(path)
     except (OSError, ValueError):
@@ -103,15 +103,11 @@ def write(path: str | os.PathLike[str], data: bytes) -> None:
                 file.write(data)
             return
         target = replaceable(path)
-        try:
-            temporary = temporary_for(target)
-            with removed_on_failure(temporary):
-                _fill(temporary, data)
-                _move(temporary, target)
-        except OSError:
-            if not target.is_file() or (os.access(target.parent, os.W_OK) and not _mounted(target)):
-                raise
+        if _only_in_place(target):
             _overwrite(target, data)
+            return
+    with replacing(path, data):
+        pass
 
 
 def append(path: Path, data: bytes, *, replacing: int = 0) -> None:
@@ -149,8 +145,10 @@ def replacing(path: str | os.PathLike[str], data: bytes) -> Iterator[None]:
     with refused(OutputError, what):
         part = temporary_for(replaceable(path))
     with removed_on_failure(part):
-        with refused(OutputError, what):
-            _fill(part, data)
+        with refused(OutputError, what), open(part, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         yield
         move_to_target(part, path)
 
@@ -190,7 +188,7 @@ def move_to_target(part: Path, path: str | os.PathLike[str]) -> None:
             part.unlink()
             return
         target = replaceable(path)
-        if part.parent != target.parent or (target.is_file() and _mounted(target)):
+        if _only_in_place(target):
             _overwrite(target, part.read_bytes())
             part.unlink()
         else:
@@ -243,14 +241,6 @@ def _not_writable(path: Path) -> OSError:
     return OSError(code, os.strerror(code))
 
 
-def _fill(part: Path, data: bytes) -> None:
-    """Creates a file and flushes it to disk."""
-    with open(part, "xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 @contextlib.contextmanager
 def removed_on_failure(path: Path) -> Iterator[None]:
     """Removes the file if the block fails."""
@@ -279,6 +269,11 @@ def _move(part: Path, target: Path) -> None:
             raise
         why = "a mount point, or in use by the system, which cannot be replaced"
         raise OSError(errno.EBUSY, f"{error.strerror}: {why}") from error
+
+
+def _only_in_place(target: Path) -> bool:
+    """Whether a file cannot be replaced, because of its folder or as a mount point."""
+    return target.is_file() and (not os.access(target.parent, os.W_OK) or _mounted(target))
 
 
 def _mounted(target: Path) -> bool:

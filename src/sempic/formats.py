@@ -77,11 +77,11 @@ def is_tar(data: bytes) -> bool:
 
 def is_picture_brand(brand: bytes) -> bool:
     """Whether an ISO base media file of this major brand is a picture."""
-    return brand.startswith(_PICTURE_BRANDS)
+    return brand.startswith((b"avi", b"crx", *HEIF))  # AVIF, Canon raw
 
 
-_PICTURE_BRANDS = (b"avi", b"hei", b"hev", b"mif1", b"msf1", b"crx")
-"""Brands of ISO base media files that are pictures: AVIF, HEIF, Canon raw."""
+HEIF = (b"hei", b"hev", b"mif1", b"msf1")
+"""Starts of the brands of HEIF, such as pictures from phones, which Pillow does not open."""
 
 
 def jxl_size(data: bytes) -> tuple[int, int] | None:

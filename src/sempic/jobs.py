@@ -281,10 +281,7 @@ def _separate(sources: list[_Source]) -> None:
         for source in short:
             source.keeps_suffix = True
             source.name_target()
-    clashes = _clashes(sources, fold=False)
-    if not clashes and _clashes(sources) and _ignores_case(sources):
-        clashes = _clashes(sources)
-    for first, second, *_ in clashes:
+    for first, second, *_ in _clashes(sources, fold=_ignores_case(sources)):
         raise InputError(
             f"{first.path or '-'} and {second.path or '-'} would both become {second.target}; "
             "give each an output folder of its own"
@@ -358,9 +355,8 @@ def _protect(
         elif os.path.isfile(path):
             readers |= dict.fromkeys(filter(None, files.identities(path)), str(path))
     with contextlib.suppress(OSError, AttributeError, ValueError):
-        if any(s.path is None for s in sources) and os.path.isfile(f"/dev/fd/{sys.stdin.fileno()}"):
-            stdin = os.fstat(sys.stdin.fileno())
-            readers[stdin.st_dev, stdin.st_ino] = "-"
+        if any(s.path is None for s in sources) and os.path.isfile(sys.stdin.fileno()):
+            readers[files.identity(sys.stdin.fileno())] = "-"
 
     def overwritten(path: Path, real: str) -> str | None:
         return readers.get(real) or (readers.get(files.identity(path)) if is_local(path) else None)
@@ -437,11 +433,10 @@ def read_ids(path: Path) -> LabelMap:
         return pictures.read_labels(read(path), INDICES)
 
 
-def is_unnamed(target: Path | None) -> bool:
+def is_unnamed(target: Path) -> bool:
     """Whether a target has no suffix, because it is standard output, a device or a pipe."""
-    if target is None or target.suffix:
-        return target is None
-    return target == STDOUT or (is_local(target) and files.is_stream(target))
+    is_stream = target == STDOUT or (is_local(target) and files.is_stream(target))
+    return is_stream and not target.suffix
 
 
 def is_folder(output: str, place: Path) -> bool:

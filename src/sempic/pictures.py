@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
-from PIL import ImageCms, ImagePalette, UnidentifiedImageError
+from PIL import ImageCms, UnidentifiedImageError
 
 from sempic import checks, formats
 from sempic.container import MAGIC, MAX_PIXELS, MAX_SIDE, SEQUENCE_MAGIC
@@ -34,9 +34,6 @@ SUFFIXES = frozenset(formats.by_suffix())
 _EXACT = ("PNG", "BMP", "DIB", "GIF", "PPM", "TIFF", "TGA")
 """Formats that keep ids exactly."""
 
-_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-"""Brands of pictures from phones that Pillow does not open."""
-
 
 def read(data: bytes) -> Image:
     """A picture file as uint8 (H, W, 3), sRGB, upright (see `to_rgb`).
@@ -54,14 +51,17 @@ def peek(data: bytes) -> tuple[int, int]:
 
 
 def _despite_metadata(data: bytes, use: Callable[[PIL.Image.Image], _Result]) -> _Result:
-    """`use` of the picture; if that fails, of the picture without its metadata."""
+    """`use` of the picture; if that fails, of the picture without its metadata; then also without
+    transparency and colour transform."""
     data = _checked(data, ImageError)
     try:
         return use(_open(data, ImageError))
     except ImageError:
-        for bare in _without_metadata(data):
-            with contextlib.suppress(ImageError):  # the first error is more specific
-                return use(_open(bare, ImageError))
+        for keep_colour in (True, False):
+            bare = _bare(data, keep_colour=keep_colour)
+            if bare != data:
+                with contextlib.suppress(ImageError):  # the first error is more specific
+                    return use(_open(bare, ImageError))
         raise
 
 
@@ -177,9 +177,11 @@ def to_rgb(picture: PIL.Image.Image | npt.NDArray[np.uint8]) -> Image:
     turn, profile = _turn(picture), picture.info.get("icc_profile")
     frame, several = picture.tell(), _has_more_frames(picture)
     with refused(ImageError, f"mode {picture.mode} cannot become RGB", Exception), formats.quiet():
-        alpha = _alpha(picture, clear)
         if reason := _unreadable(picture):
             raise ImageError(f"{reason}; convert the picture first")
+        if picture.mode in ("La", "RGBa"):  # samples multiplied by their opacity
+            picture = picture.convert("LA" if picture.mode == "La" else "RGBA")
+        alpha = _alpha(picture, clear)
         if picture.mode.startswith("I"):
             picture = _from_16_bit(picture)
         picture = _to_srgb(picture, profile)
@@ -323,7 +325,7 @@ def _why_not_read(start: bytes) -> str:
         return "a .sempic file, not a picture; sempic decode makes one"
     if start[:2] == b"\xff\x0a" or start[4:12] == b"JXL \r\n\x87\n":
         return f"JPEG XL needs a plugin: {install_hint('jxl')}"
-    if start[4:8] == b"ftyp" and start[8:12] in _HEIC:
+    if start[4:8] == b"ftyp" and start[8:12].startswith(formats.HEIF):
         return "a HEIC picture; convert it to JPEG or PNG first"
     others = {b"%!PS": "PostScript", b"%PDF": "PDF", b"8BPS": "Photoshop", b"<svg": "SVG"}
     others |= dict.fromkeys((b"II*\0", b"MM\0*"), "a damaged TIFF, or one of a kind that")
@@ -386,17 +388,9 @@ def _upright(picture: PIL.Image.Image) -> PIL.Image.Image:
     return picture if turn is None else picture.transpose(turn)
 
 
-def _without_metadata(data: bytes) -> Iterator[bytes]:
-    """A PNG or JPEG file without metadata; then also without transparency and colour transform.
-    Nothing for other formats."""
-    for keep_colour in (True, False):
-        bare = _bare(data, keep_colour=keep_colour)
-        if bare != data:
-            yield bare
-
-
 def _bare(data: bytes, *, keep_colour: bool) -> bytes:
-    """The chunks or segments needed to decode; keep_colour: and tRNS (PNG), Adobe (JPEG)."""
+    """A PNG or JPEG file of the chunks or segments needed to decode, and if `keep_colour` of tRNS
+    and Adobe; other files unchanged."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         out, at = bytearray(data[:8]), 8
         while at + 8 <= len(data):
@@ -495,15 +489,10 @@ def _alpha(
 ) -> PIL.Image.Image | None:
     """The opacity of each pixel, mode L; None: all pixels are opaque."""
     mode = picture.mode
-    if mode in ("La", "RGBa"):
-        return picture.convert("LA" if mode == "La" else "RGBA").getchannel("A")
     if mode in ("RGBA", "LA", "PA"):
         return picture.getchannel("A")
     if mode == "P":
-        rgba = isinstance(picture.palette, ImagePalette.ImagePalette) and picture.palette.mode
-        if clear is None and rgba not in ("RGBA", "LA"):
-            return None
-        return picture.convert("RGBA").getchannel("A")
+        return picture.convert("RGBA").getchannel("A") if picture.has_transparency_data else None
     if clear is None or isinstance(clear, bytes) or mode not in ("1", "L", "RGB", "I", "I;16"):
         return None
     pixels = np.array(picture.convert("L") if mode == "1" else picture)
@@ -558,8 +547,6 @@ _SPACES = {
 
 def _to_srgb(picture: PIL.Image.Image, profile: bytes | None) -> PIL.Image.Image:
     """RGB without alpha, by the embedded profile if it suits the mode, else by formulas."""
-    if picture.mode in ("La", "RGBa"):
-        picture = picture.convert("LA" if picture.mode == "La" else "RGBA")
     if profile:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))

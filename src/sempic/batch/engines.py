@@ -59,21 +59,18 @@ def in_processes(work: Work, jobs: list[Job], workers: int) -> Done:
     os.environ |= inherited
     waiting = deque(enumerate(jobs))
     done: dict[int, list[Record]] = {}
-    running: list[_Process] = []
+    running = [_Process(work) for _ in jobs[:workers]]
     try:
+        for process in running:
+            process.begin(*waiting.popleft())
         for number, job in enumerate(jobs):
             while number not in done:
-                while waiting and len(running) < workers:
-                    running.append(_Process(work))
-                    running[-1].begin(*waiting.popleft())
-                pipes = {process.pipe: process for process in running if process.busy}
-                ready: Any = wait(list(pipes))  # until a process has answered or died
-                for process in map(pipes.__getitem__, ready):
+                busy = {process.pipe: process for process in running if process.busy}
+                ready: Any = wait(list(busy))  # until a process has answered or died
+                for process in map(busy.__getitem__, ready):
                     finished, records = process.end()
                     done[finished] = records
-                    if process.dead:
-                        running.remove(process)
-                    elif waiting:
+                    if waiting:
                         process.begin(*waiting.popleft())
             yield job, done.pop(number)
     finally:
@@ -84,18 +81,21 @@ def in_processes(work: Work, jobs: list[Job], workers: int) -> Done:
 
 
 class _Process:
-    """A worker process, seen from the parent.
+    """A worker process, seen from the parent; begun anew after a job that ended it.
 
     In place of concurrent.futures, where all jobs fail if a process dies, and where processes
     outlive a parent that is killed.
     """
 
     def __init__(self, work: Work) -> None:
-        self._process, self.pipe = processes.child(_serve, work)
+        self._work = work
+        self._process: Any = None
+        self.pipe: Any = None
         self._job: tuple[int, Job] | None = None
-        self.dead = False
 
     def begin(self, number: int, job: Job) -> None:
+        if self._process is None:
+            self._process, self.pipe = processes.child(_serve, self._work)
         self._job = number, job
         with contextlib.suppress(OSError):  # the process has died: `end` reports that
             self.pipe.send(job)
@@ -106,20 +106,20 @@ class _Process:
         number, job = self._job
         self._job = None
         try:
-            records: list[Record] = self.pipe.recv()
+            return number, self.pipe.recv()
         except (EOFError, OSError):
-            self.dead = True
             self.stop()
             return number, [{"path": job.name, "error": "a worker process died"}]
-        return number, records
 
     @property
     def busy(self) -> bool:
         return self._job is not None
 
     def stop(self) -> None:
-        self.pipe.close()
-        processes.stop(self._process)
+        if self._process is not None:
+            self.pipe.close()
+            processes.stop(self._process)
+            self._process = None
 
 
 def _serve(pipe: Connection, work: Work) -> None:
@@ -186,13 +186,11 @@ class _Actor:
 
     def __init__(self, work: Work) -> None:
         os.environ |= _one_thread()
-        self._work, self._process = work, _Process(work)
+        self._process = _Process(work)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         self._process.begin(row["id"], pickle.loads(row["job"]))
         number, records = self._process.end()
-        if self._process.dead:
-            self._process = _Process(self._work)
         return {"id": number, "records": json.dumps(records)}
 
 

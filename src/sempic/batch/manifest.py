@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sempic import checks, files
 from sempic.batch.work import Record, json_line
-from sempic.errors import InputError, OutputError, naming, refused
+from sempic.errors import JSON_FAULTS, InputError, OutputError, naming, refused
 from sempic.jobs import Job, exists, read
 from sempic.processes import as_json, readable
 
@@ -35,22 +35,25 @@ class Manifest:
                 raise InputError(f"{path}: not a file, as a manifest must be")
             with naming(path):
                 text = read(path).decode("utf-8", "surrogateescape")
-        for number, row in enumerate(text.rstrip("\n").split("\n") if text else ()):
+        head, *rows = text.rstrip("\n").split("\n")
+        faults = *JSON_FAULTS, KeyError, TypeError
+        if text:
+            with refused(InputError, f"{path}: not a manifest of sempic", *faults, unfit=True):
+                other = _differing(json.loads(head)["settings"], settings)
+            if other:
+                raise InputError(
+                    f"{path}: of a run with other settings, {other}; remove it to start again, or "
+                    "name another with --manifest"
+                )
+        for row in rows:
             try:
                 entry = json.loads(row)
-                if number == 0 and (other := _differing(entry["settings"], settings)):
-                    raise InputError(
-                        f"{path}: of a run with other settings, {other}; remove it to start "
-                        "again, or name another with --manifest"
-                    )
-                if number and entry["error"] is None:
+                if entry["error"] is None:
                     self._done[entry["output"]] = os.fspath(entry["file"])
                     self._failed[entry["output"]].discard(entry["file"])
-                elif number and entry["output"] is not None:
+                elif entry["output"] is not None:
                     self._failed[entry["output"]].add(entry["file"])
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as cause:
-                if number == 0:
-                    raise InputError(f"{path}: not a manifest of sempic") from cause
+            except faults:
                 damaged = row  # its file is coded again
         rest = text[text.rfind("\n") + 1 :]
         self._half = len(rest.encode("utf-8", "surrogateescape")) if rest == damaged else 0

@@ -184,7 +184,10 @@ class Decode:
         if not self.replace and target != STDOUT and target.exists():
             raise OutputError(f"{target} exists, maybe the original; name the output with -o")
         scene = self._scene(stream)
-        data = self._picture(scene, ".png" if is_unnamed(target) else target.suffix)
+        suffix = ".png" if is_unnamed(target) else target.suffix
+        with naming(target):
+            pictures.format_of(suffix)  # before the receiver's work
+        data = self._picture(scene, suffix)
         if self.uncertainty is None:
             job.write(data)
             return api.info(stream)
@@ -291,18 +294,15 @@ def _change_tar(
     records: list[Record] = []
 
     def change_or_drop(member: tar.Member) -> bytes | None:
-        start = time.perf_counter()
-        record: Record = {"path": f"{job.name}/{member.name}", "output": str(job.target)}
-        records.append(record)
         payload = None
-        try:
-            with noting() as notes:
-                payload, result = change(member.data)
-            record |= result | notes
-        except Exception as error:
-            processes.raise_if_interrupted()
-            record["error"] = cause(error)
-        record["seconds"] = time.perf_counter() - start
+
+        def work() -> Record:
+            nonlocal payload
+            payload, record = change(member.data)
+            return record
+
+        place = {"path": f"{job.name}/{member.name}", "output": str(job.target)}
+        records.extend(place | record for record in _records_of(work))
         return payload
 
     changed = tar.change(job.read(), change_or_drop, choose, ending)
@@ -315,25 +315,27 @@ def _change_tar(
 def attempt(work: Work, job: Job) -> list[Record]:
     """Run work on a job; an exception becomes a record with an error."""
     processes.raise_if_interrupted()
+    output = {} if job.target is None else {"output": str(job.target)}
+    return [
+        {"path": job.name} | ({} if "error" in record else output) | record
+        for record in _records_of(lambda: work(job))
+    ]
+
+
+def _records_of(work: Callable[[], Record | list[Record]]) -> list[Record]:
+    """The records of some work, with its seconds; that of an exception has an error."""
     start = time.perf_counter()
-    common: Record = {"path": job.name}
-    if job.target is not None:
-        common["output"] = str(job.target)
     try:
         with noting() as notes:
-            result = work(job)
-        if isinstance(result, dict):
-            result = result | notes
-        else:
-            common.pop("output", None)  # a tar's records have outputs already
+            found = work()
+        records = [found | notes] if isinstance(found, dict) else found
     except BrokenPipeError:  # the reader of standard output has gone: not the file's error
         raise
     except Exception as error:
         processes.raise_if_interrupted()
-        result = {"error": cause(error)}
-        common.pop("output", None)
-    seconds = {"seconds": time.perf_counter() - start}
-    return [common | seconds | r for r in (result if isinstance(result, list) else [result])]
+        records = [{"error": cause(error)}]
+    seconds = time.perf_counter() - start
+    return [{"seconds": seconds} | record for record in records]
 
 
 @contextlib.contextmanager

@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import sempic
-from sempic import batch, files, processes
+from sempic import batch, fields, files, processes
 from sempic.commands import _report
 from sempic.errors import InputError
-from sempic.jobs import STDOUT, Job, need_local
+from sempic.jobs import STDOUT, Job, is_local, need_local
 
 
 def add_inputs(parser: argparse.ArgumentParser, inputs: str) -> None:
@@ -71,13 +70,8 @@ def positive(text: str) -> int:
 positive.__name__ = "positive whole number"
 
 
-def run(
-    args: argparse.Namespace,
-    work: batch.Encode | batch.Decode,
-    jobs: list[Job],
-    settings: dict[str, Any],
-) -> int:
-    """Run and report all jobs; settings: options that determine the outputs."""
+def run(args: argparse.Namespace, work: batch.Encode | batch.Decode, jobs: list[Job]) -> int:
+    """Run and report all jobs."""
     manifest = None
     remaining = jobs
     path = args.manifest or (_manifest_of_ray(args, jobs) if args.engine == "ray" else None)
@@ -85,7 +79,11 @@ def run(
         if path == "-" or any(job.target == STDOUT for job in jobs):
             raise InputError("--manifest is for files, not for standard output")
         need_local(path)
-        manifest = batch.Manifest(Path(path), settings | {"sempic": sempic.__version__})
+        own = {
+            name: getattr(work, name) for name in fields.of(work).keys() - {"options", "replace"}
+        }
+        settings = work.options.keywords() | own | {"sempic": sempic.__version__}
+        manifest = batch.Manifest(Path(path), settings)
         remaining = manifest.remaining(jobs)
         if len(remaining) < len(jobs):
             lacking = manifest.lacking(jobs) - manifest.lacking(remaining)
@@ -95,7 +93,7 @@ def run(
         work.prepare(remaining)
     if any(job.mkdir for job in remaining):
         place = Path(args.output)
-        if "://" not in args.output and not place.exists():
+        if is_local(args.output) and not place.exists():
             files.check_writable(place, folder=True)
     done = batch.run(work, remaining, engine=args.engine, workers=args.jobs)
     return _report.each(remaining, done, _report.summary, args.json, manifest)
@@ -103,6 +101,6 @@ def run(
 
 def _manifest_of_ray(args: argparse.Namespace, jobs: list[Job]) -> str:
     target = next((job.target for job in jobs if job.target is not None), Path())
-    if "://" in str(target):
+    if not is_local(target):
         return "manifest.jsonl"
     return str((Path(args.output) if jobs[0].mkdir else target.parent) / "manifest.jsonl")

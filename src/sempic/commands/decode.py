@@ -8,7 +8,7 @@ from pathlib import Path
 from sempic import batch, fields
 from sempic.commands import _files, _sequence
 from sempic.errors import InputError, naming
-from sempic.jobs import TAR, exists, find, is_unnamed
+from sempic.jobs import TAR, find
 from sempic.options import DecodeOptions
 
 _HELP = (
@@ -69,16 +69,8 @@ def run(args: argparse.Namespace) -> int:
     several = len(jobs) > 1 or len(args.inputs) > 1 or any(job.is_tar for job in jobs)
     if work.uncertainty and (several or work.only or args.manifest):
         raise InputError("--uncertainty is for one file, and not with --only or --manifest")
-    named = {"--uncertainty": work.uncertainty, "--images": f"x{work.ending}"}
-    for job in jobs[:1]:  # only a single target is named by the user
-        # A file that is missing or empty may have been a folder or a sequence: its error says so.
-        is_there = job.source is None or exists(job.source)
-        is_plain = not job.is_tar and not is_unnamed(job.target)
-        if is_plain and is_there and not _sequence.is_empty(job.name):
-            named[f"{job.name}: {job.target}"] = str(job.target)
-    for what, name in named.items():
+    for flag, name in ("--uncertainty", work.uncertainty), ("--images", f"x{work.ending}"):
         if name is not None:
-            with naming(what):
+            with naming(flag):
                 pictures.format_of(Path(name).suffix)
-    chosen = {name: getattr(work, name) for name in ("receiver", "prior", "only", "images")}
-    return _files.run(args, work, jobs, options.keywords() | chosen)
+    return _files.run(args, work, jobs)

@@ -74,6 +74,4 @@ def run(args: argparse.Namespace) -> int:
     )
     if not any(job.is_tar for job in jobs):
         _files.only_for("tars", given.keys() & {"images"})
-    names = ("segmenter", "verifier", "prior", "labels", "images")
-    chosen = {name: getattr(work, name) for name in names}
-    return _files.run(args, work, jobs, options.keywords() | chosen)
+    return _files.run(args, work, jobs)

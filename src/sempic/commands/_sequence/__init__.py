@@ -16,7 +16,6 @@ from sempic import api, batch, fields, processes, progress, sequence
 from sempic.commands._files import only_for
 from sempic.commands._sequence import sources, targets
 from sempic.commands._sequence.report import damage, details, summary
-from sempic.commands._sequence.sources import is_empty
 from sempic.errors import InputError, OutputError, naming, notes_to
 from sempic.jobs import apart, is_stdout, need_local
 from sempic.options import DecodeOptions, EncodeOptions
@@ -27,8 +26,7 @@ if TYPE_CHECKING:
     from sempic.sequence import Moment, Unpacker
     from sempic.sequence.summary import Summary
 
-__all__ = ["add_encode", "decode", "decodes", "details", "encode", "encodes", "is_empty", "noted",
-           "rate"]  # fmt: skip
+__all__ = ["add_encode", "decode", "decodes", "details", "encode", "encodes", "noted", "rate"]
 
 _SHARED = ("quality", "label_quality", "model", "max_side")
 """Options shared by pictures and sequences."""

@@ -97,11 +97,6 @@ def is_sequence(name: str, output: str | None = None) -> bool:
     return start == SEQUENCE_MAGIC
 
 
-def is_empty(name: str) -> bool:
-    """Whether a file or standard input ("-") has no bytes. Raises as `is_sequence`."""
-    return _start(name) == b""
-
-
 def _start(name: str) -> bytes | None:
     """The first two bytes; None: not known."""
     if name == "-":
