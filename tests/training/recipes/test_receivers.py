@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from PIL import Image
 from streets import (
     TINY,
     TINY19,
@@ -129,6 +130,16 @@ def test_a_folder_of_another_recipe_is_refused(made, capsys):
     assert run(made, "denoised", *DENOISE, "--steps", 1) == 0
     assert run(made, "denoised", *DISTILL) == 2
     assert "recipe is 'Distill', but " in capsys.readouterr().err
+
+
+def test_upright_pictures_are_validated_beside_broad_ones(tmp_path):
+    data = write_camvid(tmp_path / "camvid")
+    for path in (data / "val/0.png", data / "valannot/0.png"):
+        with Image.open(path) as picture:
+            picture.crop((0, 0, 72, 144)).save(path)
+    write_corpus(data, tmp_path / "corpus")
+    save_network(trained(), tmp_path / "begin.safetensors")
+    assert run(tmp_path, "a", *DENOISE[:1], "--steps", 1, "--crop", 64, 64) == 0
 
 
 DENOISE = ("denoise", "--steps", "4", "--crop", "64", "64")

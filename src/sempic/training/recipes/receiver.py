@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +45,8 @@ class ReceiverRecipe(OwnRecipe):
         self._seed = options.seed + offset
         judged = corpus.part(judged=True) or corpus.samples
         self._shown = judged[:: max(1, len(judged) // options.sheet)][: options.sheet]
-        self._shown_size = min((sample.image.shape[:2] for sample in judged), key=math.prod)
+        heights, widths, _ = zip(*(sample.image.shape for sample in judged), strict=True)
+        self._shown_size = min(heights), min(widths)  # upright pictures may be among broad ones
 
     def _begin(self) -> CompactNet:
         begin, classes = self.options.init, self.taxonomy.classes
