@@ -200,6 +200,10 @@ def test_a_receiver_of_other_classes_than_the_corpus_is_refused(made, tmp_path, 
     save_network(trained(), tmp_path / "a.safetensors")
     assert run(made, "no", *DENOISE, "--init", tmp_path / "a.safetensors") == 2
     assert "knows 11 classes, not 19: `sempic train grow` gives" in capsys.readouterr().err
+    write_corpus(write_camvid(tmp_path / "camvid"), tmp_path / "corpus")
+    save_network(trained(TINY19), tmp_path / "begin.safetensors")
+    assert run(tmp_path, "no", *DENOISE) == 2
+    assert capsys.readouterr().err.endswith("knows 19 classes, not 11\n")
 
 
 @needs_imagenet

@@ -15,6 +15,7 @@ from sempic.diffusion.sampling import to_uint8, to_unit
 from sempic.errors import ModelError, warn
 from sempic.networks.compact import CompactConfig, CompactNet, one_hot, upsample
 from sempic.networks.weights import load_receiver, palette_of
+from sempic.palette import CAMVID, CITYSCAPES
 from sempic.training.data.batches import Batch, Crops, Drops, texture_inputs
 from sempic.training.data.corpus import open_corpus, sent_texture
 from sempic.training.device import compiled, to_device
@@ -55,7 +56,9 @@ class ReceiverRecipe(OwnRecipe):
         network = load_receiver(begin)
         known, mine = network.config.classes, self.taxonomy.palette
         if why := mine.unlike(known, None):
-            raise ModelError(f"{begin} knows {why}: `sempic train grow` gives a receiver more")
+            can_grow = known == CAMVID.known and mine is CITYSCAPES
+            how = ": `sempic train grow` gives a receiver these" if can_grow else ""
+            raise ModelError(f"{begin} knows {why}{how}")
         if why := mine.unlike(known, palette_of(network)):
             warn(f"{begin} knows {why}, which replace them")
         return grow(network, texture=texture.CONDITION)
