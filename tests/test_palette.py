@@ -185,6 +185,13 @@ def test_bare_names_of_classes_are_refused_with_the_form(tmp_path):
         palette.find(str(tmp_path / "x.json"))
 
 
+def test_an_unknown_key_of_a_palette_file_is_refused(tmp_path):
+    what = {"name": "voids", "classes": [{"name": "ball"}, {"name": "other"}], "void": "other"}
+    (tmp_path / "x.json").write_text(json.dumps(what))
+    with pytest.raises(InputError, match=r"x\.json: its key 'void' is not one of name, classes$"):
+        palette.find(str(tmp_path / "x.json"))
+
+
 def test_a_byte_order_mark_is_accepted(tmp_path):
     what = {"name": "marked", "classes": [{"name": "ball"}]}
     (tmp_path / "x.json").write_text(json.dumps(what), "utf-8-sig")

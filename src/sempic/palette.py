@@ -382,6 +382,8 @@ def from_description(what: Any) -> Palette:
         return named(what)
     expected = "not a palette, which has a name and classes with names"
     with refused(InputError, expected, KeyError, TypeError, ValueError, AttributeError, unfit=True):
+        for key in what:  # "void", say, which is no class, but any other id
+            one_of("its key", key, ("name", "classes"))
         listed = list(what["classes"])
         classes: list[tuple[str, Colour]] = []
         for entry, (_, default) in zip(listed, _spread(len(listed)), strict=True):

@@ -52,6 +52,12 @@ def test_values_out_of_range_are_refused_by_name(words, capsys):
         assert name in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_the_result_may_be_named_by_a_letter():
+    kinds = SegmenterOptions, DenoiseOptions, DistillOptions, LabelPriorOptions, CorpusOptions
+    assert all(fields.about(fields.of(kind)["out"]).flags == ("-o",) for kind in kinds)
+    assert parse(CorpusOptions, ["DATA", "-o", "x"], prog="x").out.name == "x"
+
+
 def test_repeated_folder_options_add_up():
     argv = ["--out", "x", "--steps", "1", "--corpus", "a", "b", "--corpus", "c"]
     assert list(map(str, parse(DenoiseOptions, argv, prog="x").corpus)) == ["a", "b", "c"]

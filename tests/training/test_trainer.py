@@ -94,6 +94,13 @@ def test_a_run_learns_logs_and_exports(tmp_path):
     assert half["weight"].dtype == torch.float16
 
 
+def test_a_resumed_run_exports_its_newest_sheet_alone(tmp_path):
+    for steps in (2, 4):
+        trained(tmp_path / "run", steps=steps, export_dir=tmp_path / "out")
+    assert len(list((tmp_path / "run").glob("sheet-*"))) == 2
+    assert [p.name for p in (tmp_path / "out").glob("sheet-*")] == ["sheet-000004.png"]
+
+
 def test_an_interrupted_run_resumes_to_the_same_state(tmp_path):
     trained(tmp_path / "a", steps=9)
 

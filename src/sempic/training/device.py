@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from sempic.errors import ModelError, refused
+from sempic.errors import ModelError
 from sempic.training.options import RunOptions
 
 _Module = TypeVar("_Module", bound=nn.Module)
@@ -44,9 +44,10 @@ def set_up(options: RunOptions) -> torch.device:
         raise ModelError(f"--device {options.device}: PyTorch knows no such device") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ModelError(f"--device {options.device}: there is no GPU that PyTorch can use")
-    # Each kind of missing device raises its own class of error.
-    with refused(ModelError, f"--device {options.device}: cannot be used", Exception, unfit=True):
+    try:
         torch.zeros((), device=device).item()
+    except Exception as error:  # of a class and with pages of text by the kind of device
+        raise ModelError(f"--device {options.device}: PyTorch cannot use it here") from error
     if options.reproducible:
         torch.use_deterministic_algorithms(True, warn_only=True)
     elif device.type == "cuda":

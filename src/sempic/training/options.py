@@ -45,7 +45,7 @@ def _check_crop(crop: tuple[int, int], multiple: int) -> None:
 class RunOptions:
     """Options of every training run."""
 
-    out: Path = option("folder of the run; resumed if it has begun")
+    out: Path = option("folder of the run; resumed if it has begun", flags=("-o",))
     steps: int = option("end after this many steps", 0, low=0)
     minutes: float = option(
         "end after this time, checkpoints and exports included; the learning rate follows the "
@@ -106,7 +106,7 @@ class CorpusOptions:
     data: tuple[str, ...] = option(
         "folders, FOLDER or FOLDER=WEIGHT", positional=True, metavar="DATA"
     )
-    out: Path = option("folder of the corpus")
+    out: Path = option("folder of the corpus", flags=("-o",))
     classes: str = option(_CLASSES, "cityscapes")
     segmenter: Path | None = option(
         "ONNX file whose maps, simplified as encode sends them, are added to the corpus", None
@@ -240,7 +240,7 @@ class DistillOptions(ReceiverOptions):
 class PriorData:
     """Training data of the label coder's prior."""
 
-    out: Path = option("the result; rendered maps are cached beside it")
+    out: Path = option("the result; rendered maps are cached beside it", flags=("-o",))
     data: tuple[str, ...] = option("folders, FOLDER or FOLDER=WEIGHT")
     classes: str = option(_CLASSES, "cityscapes")
     segmenter: Path | None = option(
@@ -270,7 +270,7 @@ class PriorExportOptions:
 
     causal: Path = option("folder of a run without --coarse")
     informed: Path = option("folder of a run with --coarse")
-    out: Path = option("the file, .npz")
+    out: Path = option("the file, .npz", flags=("-o",))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,7 +278,7 @@ class PriorTablesOptions(PriorData):
     """Fit the readout and the tables of a label model."""
 
     networks: Path = option("file of `label-prior export`, or another label model, .npz")
-    out: Path = option("the file, .npz")
+    out: Path = option("the file, .npz", flags=("-o",))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -319,7 +319,7 @@ class AverageOptions:
     first: Path = option("compact.safetensors or segmenter.safetensors", positional=True)
     second: Path = option("weights of another training of the same network", positional=True)
     weight: float = option("weight of the second file; the first has the rest", 0.5, low=0, high=1)
-    out: Path = option("the .safetensors file")
+    out: Path = option("the .safetensors file", flags=("-o",))
 
 
 @dataclass(frozen=True, kw_only=True)

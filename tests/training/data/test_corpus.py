@@ -94,6 +94,15 @@ def test_other_weights_replace_those_of_a_corpus(tmp_path, data, capsys):
     assert (tmp_path / "c/shard-0000.tar").stat().st_mtime_ns == made
 
 
+def test_two_weights_of_one_source_are_refused(tmp_path, data):
+    make(options(data, tmp_path / "a"))
+    make(options(f"{data}=2.5", tmp_path / "b", seed=1))
+    with pytest.raises(InputError, match=r"b: camvid has the weight 2\.5 here, but 36 in another"):
+        open_corpus([tmp_path / "a", tmp_path / "b"])
+    make(options(data, tmp_path / "b", seed=1))
+    assert len(open_corpus([tmp_path / "a", tmp_path / "b"]).samples) == 16
+
+
 def test_several_processes_write_the_same_bytes(tmp_path, data):
     make(options(data, tmp_path / "one", renditions=1))
     make(options(data, tmp_path / "two", renditions=1, workers=2))

@@ -255,6 +255,38 @@ def test_predicted_cityscapes_maps_by_the_originals_name(tmp_path, middle):
     assert [scenes(dataset)[i].labels[0, 0] for i in (0, 1)] == [6, 5]
 
 
+def test_predicted_maps_of_other_ids_are_refused(tmp_path):
+    """LabelIds for 19 classes, and trainIds for 34."""
+    root, predicted = tmp_path / "data", tmp_path / "predicted"
+    make_cityscapes(root)
+    names = "jena_000001_000019", "ulm_000000_000019"
+    for name in names:
+        save(predicted / f"{name}.png", ids(7, 11, 23, 255))
+    ends = root, "train"
+    given = {"generated_semantic": predicted}
+    with pytest.raises(InputError, match=r"19\.png: the label map has id 23, which palette city"):
+        scenes(open_dataset("cityscapes", *ends, **given))[0]
+    whole = scenes(open_dataset("cityscapes", *ends, num_classes=34, **given))[0]
+    assert whole.labels[7, 8::16].tolist() == [7, 11, 23, 34]
+    for name in names:
+        (predicted / f"{name}.png").unlink()
+        save(predicted / f"{name}_gtFine_labelTrainIds.png", ids(0, 2, 10, 255))
+    assert scenes(open_dataset("cityscapes", *ends, **given))[0].labels[0, -1] == 19
+    with pytest.raises(InputError, match=r"trainIds, but 34 classes are labelIds"):
+        scenes(open_dataset("cityscapes", *ends, num_classes=34, **given))[0]
+
+
+def test_predicted_colours_may_be_opaque(tmp_path):
+    """As in Cityscapes' own `*_gtFine_color.png`."""
+    root, predicted = tmp_path / "data", tmp_path / "predicted"
+    make_cityscapes(root)
+    for name in ("jena_000001_000019", "ulm_000000_000019"):
+        colours = Image.fromarray(CITYSCAPES.table()[ids(5, 8)]).convert("RGBA")
+        save(predicted / f"{name}_gtFine_color.png", colours)
+    dataset = open_dataset("cityscapes", root, "train", generated_semantic=predicted)
+    assert scenes(dataset)[0].labels[7, 16::32].tolist() == [5, 8]
+
+
 def test_coarse_path_replaces_the_coarse_pictures(tmp_path):
     root, ready = tmp_path / "data", tmp_path / "coarse"
     make_camvid(root)

@@ -113,6 +113,12 @@ def test_a_run_writes_checkpoints_log_sheet_and_events(straight):
     assert about["fixed"]["num_classes"] == 11
 
 
+def test_a_short_process_has_sheets_too(data, tmp_path):
+    changes = {"steps": 1, "sheet_size": 1, "diffusion_steps": 30, "noise_schedule": "cosine"}
+    trained(flags(data, tmp_path / "run", **changes))
+    assert (tmp_path / "run/sheet-000001.png").exists()
+
+
 def test_the_loss_falls(straight):
     log = logged(straight)
     assert np.mean([line["mse"] for line in log[-3:]]) < 0.95 * log[0]["mse"]

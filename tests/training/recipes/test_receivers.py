@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from PIL import Image
 from streets import (
     TINY,
     TINY19,
@@ -131,6 +132,16 @@ def test_a_folder_of_another_recipe_is_refused(made, capsys):
     assert "recipe is 'Distill', but " in capsys.readouterr().err
 
 
+def test_upright_pictures_are_validated_beside_broad_ones(tmp_path):
+    data = write_camvid(tmp_path / "camvid")
+    for path in (data / "val/0.png", data / "valannot/0.png"):
+        with Image.open(path) as picture:
+            picture.crop((0, 0, 72, 144)).save(path)
+    write_corpus(data, tmp_path / "corpus")
+    save_network(trained(), tmp_path / "begin.safetensors")
+    assert run(tmp_path, "a", *DENOISE[:1], "--steps", 1, "--crop", 64, 64) == 0
+
+
 DENOISE = ("denoise", "--steps", "4", "--crop", "64", "64")
 DISTILL = (
     "distill", "--steps", "3", "--crop", "64", "64", "--vgg", "0", "--region-drop", "0.5",
@@ -189,6 +200,10 @@ def test_a_receiver_of_other_classes_than_the_corpus_is_refused(made, tmp_path, 
     save_network(trained(), tmp_path / "a.safetensors")
     assert run(made, "no", *DENOISE, "--init", tmp_path / "a.safetensors") == 2
     assert "knows 11 classes, not 19: `sempic train grow` gives" in capsys.readouterr().err
+    write_corpus(write_camvid(tmp_path / "camvid"), tmp_path / "corpus")
+    save_network(trained(TINY19), tmp_path / "begin.safetensors")
+    assert run(tmp_path, "no", *DENOISE) == 2
+    assert capsys.readouterr().err.endswith("knows 19 classes, not 11\n")
 
 
 @needs_imagenet

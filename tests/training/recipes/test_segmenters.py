@@ -93,6 +93,33 @@ def test_a_validation_without_a_labelled_pixel_has_no_scores(tmp_path):
     assert validation.scores(SegmentationNet(SegmenterConfig(width=16)).eval()) == {}
 
 
+def test_a_validation_measures_the_coarser_classes(tmp_path):
+    """A network of CamVid's classes cannot tell Cityscapes' apart; one of own classes need not know
+    all of CamVid's; and CamVid's do not tell Cityscapes' apart."""
+    PIL.Image.new("RGB", (256, 256)).save(tmp_path / "x.png")
+
+    def scores(known, palette, *names):
+        """Of a network that finds the `names` of its classes, in maps of all classes."""
+        labels = np.repeat(np.arange(palette.known, dtype=np.uint8), 256)
+        PIL.Image.fromarray(np.resize(labels, (256, 256))).save(tmp_path / "y.png")
+        image, labels = tmp_path / "x.png", tmp_path / "y.png"
+        item = Item(name="x", image=image, labels=labels, palette=palette, ids=tuple(range(256)))
+        validation = segmenter.Validation([item], known)
+        truth = known.known(np.array(PIL.Image.open(labels)), palette)
+        guess = np.where(np.isin(truth, known.ids(names)), truth, known.palette.void)
+        network = SegmentationNet(SegmenterConfig(classes=known.classes, width=16)).eval()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(segmenter, "predict", lambda *_: guess.astype(np.uint8))
+            return validation.scores(network)
+
+    camvid, names = taxonomy.load("camvid"), CAMVID.classes[:11]
+    assert scores(camvid, CITYSCAPES, *names) == {"miou": 1} | dict.fromkeys(names, 1)
+    own = {"name": "ways", "classes": [{"name": "road"}, {"name": "pavement"}]}
+    ways = taxonomy.from_description(own)
+    assert scores(ways, CAMVID, "road") == {"miou": 0.5, "road": 1, "pavement": 0}
+    assert scores(NINETEEN, CAMVID, "road").keys() == {"miou", *names}
+
+
 def test_camvid_classes_keep_their_probabilities_in_a_grown_head(tmp_path):
     """Equal logits for car, truck, bus and train would make a car four times as likely, and each of
     the four unlikely."""

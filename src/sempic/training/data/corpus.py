@@ -90,8 +90,8 @@ def about(folder: Path) -> dict[str, Any]:
 def open_corpus(folders: Sequence[Path], threads: int = 2) -> Corpus:
     """All samples of one or several corpora of the same classes.
 
-    Raises InputError: no corpus, the same one twice, corpora of different classes, or a damaged
-    corpus.
+    Raises InputError: no corpus, the same one twice, corpora of different classes or with different
+    weights of a source, or a damaged corpus.
     """
     real = [folder.resolve() for folder in folders]
     for number, folder in enumerate(folders):
@@ -104,7 +104,12 @@ def open_corpus(folders: Sequence[Path], threads: int = 2) -> Corpus:
         found, before = about(folder), len(samples)
         with refused(InputError, f"{folder / 'corpus.json'}: damaged", KeyError, TypeError):
             classes.append(found["recipe"]["classes"])
-            weights |= {name: source["weight"] for name, source in found["sources"].items()}
+            for name, source in found["sources"].items():
+                if weights.setdefault(name, source["weight"]) != source["weight"]:
+                    raise InputError(
+                        f"{folder}: {name} has the weight {source['weight']:g} here, but "
+                        f"{weights[name]:g} in another corpus"
+                    )
             shard_count, sample_count = found["shards"], found["samples"]
         shards = sorted(folder.glob("shard-*.tar"))
         if len(shards) != shard_count:

@@ -15,9 +15,10 @@ from sempic import coarse as coarse_codec
 from sempic import pictures
 from sempic.coarse import bpg
 from sempic.errors import InputError, ModelError, naming
+from sempic.evaluation.measures.segmentation import checked
 from sempic.jobs import read, read_ids, read_picture
 from sempic.networks.unet import UNetConfig
-from sempic.palette import INDICES
+from sempic.palette import CITYSCAPES, CITYSCAPES_FULL, INDICES
 from sempic.scene import Image, LabelMap
 from sempic.training.data.readers import Dataset, Item, open_dataset
 from sempic.training.flags import PaperOptions
@@ -179,11 +180,17 @@ def _labelled(item: Item) -> tuple[Image, LabelMap]:
 
 def _predicted(path: Path, dataset: Dataset) -> LabelMap:
     """A predicted map of ids, or of official colours."""
-    map_ = _decoded(path)
-    if map_.mode != "RGB":
-        return np.minimum(read_ids(path), min(dataset.num_classes, 255)).astype(np.uint8)
-    if dataset.palette is INDICES:
+    map_, palette = _decoded(path), dataset.palette
+    if map_.mode not in ("RGB", "RGBA"):
+        ids = read_ids(path)
+        if palette is CITYSCAPES:  # an id beyond void is a labelId
+            with naming(path):
+                checked(ids, palette)
+        if palette is CITYSCAPES_FULL and path.stem.lower().endswith("trainids"):
+            raise InputError(f"{path}: trainIds, but {dataset.num_classes} classes are labelIds")
+        return np.minimum(ids, min(dataset.num_classes, 255)).astype(np.uint8)
+    if palette is INDICES:
         raise InputError(f"{path}: a colour picture, but this dataset has no official colours")
     with naming(path):
-        ids = dataset.palette.unpaint(np.asarray(map_.convert("RGB")))
+        ids = palette.unpaint(np.asarray(map_.convert("RGB")))
     return np.minimum(ids, dataset.num_classes).astype(np.uint8)

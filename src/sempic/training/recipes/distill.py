@@ -52,7 +52,8 @@ class SemanticLoss:
     """Divergence between a frozen segmenter's outputs for two pictures."""
 
     def __init__(self, path: Path, taxonomy: Taxonomy, device: torch.device) -> None:
-        """Raises ModelError if the segmenter's classes are neither CamVid's nor the taxonomy's."""
+        """Raises ModelError for other classes than the taxonomy's, but takes CamVid's and custom
+        ones."""
         network = load_segmenter(path).requires_grad_(False)
         classes, palette = network.config.classes, palette_of(network)
         why = taxonomy.palette.unlike(classes, palette)

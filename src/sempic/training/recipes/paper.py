@@ -236,7 +236,7 @@ class Paper(Recipe):
         network = filled(lambda: SemanticUNet(self.unet), state, sheet).eval()
         start = paper_start(coarse, self.stream.size)
         *_, last = ddpm(
-            make_diffusion(self.process, "50", 200),
+            make_diffusion(self.process, str(min(50, self.process.steps)), 200),
             guided(network, coarse, condition),
             start,
             noise=seeded_noise(torch.Generator().manual_seed(self.options.seed)),

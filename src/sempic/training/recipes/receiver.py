@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from sempic.diffusion.sampling import to_uint8, to_unit
 from sempic.errors import ModelError, warn
 from sempic.networks.compact import CompactConfig, CompactNet, one_hot, upsample
 from sempic.networks.weights import load_receiver, palette_of
+from sempic.palette import CAMVID, CITYSCAPES
 from sempic.training.data.batches import Batch, Crops, Drops, texture_inputs
 from sempic.training.data.corpus import open_corpus, sent_texture
 from sempic.training.device import compiled, to_device
@@ -46,7 +46,8 @@ class ReceiverRecipe(OwnRecipe):
         self._seed = options.seed + offset
         judged = corpus.part(judged=True) or corpus.samples
         self._shown = judged[:: max(1, len(judged) // options.sheet)][: options.sheet]
-        self._shown_size = min((sample.image.shape[:2] for sample in judged), key=math.prod)
+        heights, widths, _ = zip(*(sample.image.shape for sample in judged), strict=True)
+        self._shown_size = min(heights), min(widths)  # upright pictures may be among broad ones
 
     def _begin(self) -> CompactNet:
         begin, classes = self.options.init, self.taxonomy.classes
@@ -55,7 +56,9 @@ class ReceiverRecipe(OwnRecipe):
         network = load_receiver(begin)
         known, mine = network.config.classes, self.taxonomy.palette
         if why := mine.unlike(known, None):
-            raise ModelError(f"{begin} knows {why}: `sempic train grow` gives a receiver more")
+            can_grow = known == CAMVID.known and mine is CITYSCAPES
+            how = ": `sempic train grow` gives a receiver these" if can_grow else ""
+            raise ModelError(f"{begin} knows {why}{how}")
         if why := mine.unlike(known, palette_of(network)):
             warn(f"{begin} knows {why}, which replace them")
         return grow(network, texture=texture.CONDITION)

@@ -25,7 +25,7 @@ from sempic.networks.compact import double
 from sempic.networks.efficientnet import imagenet
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig, predict
 from sempic.networks.weights import load_segmenter, palette_of
-from sempic.palette import CAMVID, CITYSCAPES, translate
+from sempic.palette import CAMVID, CITYSCAPES, Palette, translate
 from sempic.pictures import resized
 from sempic.scene import Image, LabelMap
 from sempic.training.data import taxonomy
@@ -148,21 +148,29 @@ def _loaded(source: Source, classes: Taxonomy) -> Pictures | None:
 
 
 class Validation:
-    """IoU against human maps, in their classes, at a short side of 256 pixels."""
+    """IoU against human maps at a short side of 256 pixels: in the classes of the training, or in
+    those of the maps if they are coarser, as a label of CamVid that several of Cityscapes share."""
 
     def __init__(self, items: Sequence[Item], classes: Taxonomy) -> None:
-        """Pictures without a human map, or of another palette than the first, are left out."""
+        """Pictures are left out without a human map, or if it does not tell these classes."""
+
+        def is_exact(palette: Palette) -> bool:
+            return bool((classes.of(palette).sum(1) <= 1).all())
+
         self.scenes: list[tuple[Image, LabelMap]] = []
         labelled = [item for item in items if item.labels is not None]
-        palette = labelled[0].palette if labelled else classes.palette
+        exact = not labelled or is_exact(labelled[0].palette)
+        palette = classes.palette if exact else labelled[0].palette
         self.names, self.count = palette.classes, palette.known
         allowed = classes.of(palette)
         self.table = np.full(256, self.count, np.uint8)
         self.table[: classes.classes] = np.where(allowed.any(0), allowed.argmax(0), self.count)
         for item in labelled:
-            if item.palette.name == palette.name:
+            if is_exact(item.palette) if exact else item.palette.name == palette.name:
                 image, truth = item.labelled()
                 assert truth is not None
+                if exact:
+                    truth = classes.known(truth, item.palette)
                 height, width = truth.shape
                 scale = 256 / min(height, width)
                 size = round(width * scale), round(height * scale)
