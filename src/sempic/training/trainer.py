@@ -262,7 +262,7 @@ def _export(recipe: Recipe, state: dict[str, Tensor], run: Folder, folder: Path)
     logs = [run.log] if run.log.exists() else []  # a run shorter than log_every has none
     for path in (*logs, *sheets[-1:]):
         files.write(folder / path.name, path.read_bytes())
-    for path in set(folder.glob("sheet-*.png")) - {folder / path.name for path in sheets[-1:]}:
+    for path in set(folder.glob("sheet-[0-9]*.png")) - {folder / path.name for path in sheets[-1:]}:
         path.unlink()  # of the run's earlier ends
     made = [path for path in folder.iterdir() if path.is_file()]
     large = [path for path in made if path.stat().st_size > LARGEST_EXPORT]
