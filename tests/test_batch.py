@@ -129,6 +129,7 @@ def test_pictures_of_two_folders_may_not_share_a_map(capsys):
         "encode shots -o out --segmenter wrong",
         "encode shots -o out --segmenter gone",
         "encode shots -o out --check --verifier wrong",
+        "encode shots -o out --check --critical wrong.json",
         "encode shots -o out --labels maps --prior wrong",
         "encode shots -o out --labels wrong",
         "encode shots.tar -o out.tar --segmenter wrong",
@@ -142,6 +143,7 @@ def test_a_wrong_model_is_one_error_before_the_work(command, workers, shots, mon
     for name in ("segmenter", "receiver"):
         monkeypatch.setattr(api.Codec, name, REAL[name])
     Path("wrong").write_bytes(b"no network")
+    Path("wrong.json").write_text('{"a": ["ghost"]}')
     Path("coded").mkdir()
     for i in range(2):
         Path(f"coded/{i}.sempic").write_bytes(sempic.encode(IMAGE, labels=LABELS))

@@ -383,6 +383,9 @@ def test_a_table_names_classes_of_the_verifiers_palette():
     assert sempic.info(stream)["receipt"]["groups"]["bricks"]["lost"] == 1
     with pytest.raises(InputError, match="critical: cars: class 'car' is not one of palette toys"):
         coder.encode(IMAGE, critical={"cars": ["car"]}, **options)
+    unused = sempic.Codec(lambda image: pytest.fail("a segmenter ran"), Blurred(), verifier)
+    with pytest.raises(InputError, match="critical: cars: class 'car'"):
+        unused.encode(IMAGE, critical={"cars": ["car"]}, check=True)
 
 
 def test_a_table_on_the_command_line(tmp_path, capsys, monkeypatch, codec):

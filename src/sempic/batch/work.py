@@ -74,10 +74,15 @@ class Encode:
     def prepare(self, jobs: list[Job]) -> None:
         """Find what would fail for each of several files, before the work.
 
-        Raises ModelError for a network or a prior that cannot be loaded, and InputError for a label
-        map that cannot be read, or that pictures of two folders would share.
+        Raises ModelError for a network or a prior that cannot be loaded, and InputError for a table
+        of classes that the verifier lacks, and for a label map that cannot be read, or that
+        pictures of two folders would share.
         """
         load(**self._models)
+        if self.options.table is not None:
+            from sempic import check
+
+            check.wanted(self.options.table, coder_with(**self._models).verifier)
         pictures = [job for job in jobs if job.source and not job.is_tar and not job.fault]
         if self.labels in (None, "none") or not pictures:
             return
