@@ -370,6 +370,7 @@ def test_a_manifest_of_other_settings_is_refused(shots, capsys):
     before = Path("m.jsonl").read_bytes()
     run = ["encode", *shots, "-o", "out", "--manifest", "m.jsonl"]
     refused(capsys, [*run, "-q", "9"], "other settings, quality 5 and not 9; remove it")
+    refused(capsys, [*run, "--keep", "car"], "other settings, keep [] and not ['car']; remove it")
     refused(capsys, "decode out -o png --manifest m.jsonl", "settings, those of another command")
     assert Path("m.jsonl").read_bytes() == before
     # 3000 brackets are deeper than Python's parser goes.

@@ -399,10 +399,13 @@ def test_a_table_on_the_command_line(tmp_path, capsys, monkeypatch, codec):
     record = json.loads(manifest.read_text().splitlines()[1])
     assert list(record["receipt"]["groups"]) == ["what drives", "who walks"]
     (tmp_path / "a.sempic").unlink()
-    table.write_text(json.dumps({"ghosts": ["ghost"]}))
     capsys.readouterr()
+    table.write_text(json.dumps(TABLE | {"ghosts": ["ghost"]}))
     assert cli.main(line) == 2
-    assert "other settings" in capsys.readouterr().err
+    assert "other settings, another critical; remove it" in capsys.readouterr().err
+    table.write_text(json.dumps({"ghosts": ["ghost"]}))
+    assert cli.main(line) == 2
+    assert "other settings, critical [{'what drives': " in capsys.readouterr().err
     assert cli.main(line[:-2]) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"sempic: {picture}: {table}: ghosts: class 'ghost' is not one of")
