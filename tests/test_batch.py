@@ -129,6 +129,7 @@ def test_pictures_of_two_folders_may_not_share_a_map(capsys):
         "encode shots -o out --segmenter wrong",
         "encode shots -o out --segmenter gone",
         "encode shots -o out --check --verifier wrong",
+        "encode shots -o out --check --receiver wrong",
         "encode shots -o out --check --critical wrong.json",
         "encode shots -o out --labels maps --prior wrong",
         "encode shots -o out --labels wrong",

@@ -178,8 +178,8 @@ class Tally:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Receipt:
-    """Objects that a verifier finds in the original and in the picture that the bundled receiver
-    paints in one step from seed 0."""
+    """Objects that a verifier finds in the original and in the picture that the sender's receiver
+    paints from seed 0, by default the bundled one in one step."""
 
     verifier: str
     """The first eight hexadecimal digits of the SHA-256 of the verifier's file."""

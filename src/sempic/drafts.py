@@ -152,7 +152,7 @@ class Drafts:
         from sempic import check
 
         options = self._options
-        with progress.waiting("checking what is lost", aloud=False):
+        with naming("check"), progress.waiting("checking what is lost", aloud=False):
             return check.run(
                 self._pixels,
                 draft,

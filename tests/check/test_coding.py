@@ -423,6 +423,24 @@ def test_a_table_on_the_command_line(tmp_path, capsys, monkeypatch, codec):
     assert f"{tmp_path / 'none.json'}: no table of groups" in capsys.readouterr().err
 
 
+def test_the_check_decodes_with_the_given_receiver(tmp_path, monkeypatch, codec):
+    given = {}
+    monkeypatch.setattr(work, "coder_with", lambda **models: given.update(models) or codec)
+    PIL.Image.fromarray(IMAGE).save(tmp_path / "a.png")
+    line = ["encode", str(tmp_path / "a.png"), "--check", "--receiver", "mine.onnx"]
+    assert cli.main(line) == 0
+    assert given["receiver"] == "mine.onnx"
+
+
+def test_a_receiver_that_cannot_paint_the_map_is_a_fault_of_the_check(codec):
+    def refuses(scene):
+        raise ModelError("this receiver knows no toys")
+
+    coder = sempic.Codec(FakeSegmenter(), refuses, codec.verifier)
+    with pytest.raises(ModelError, match="check: this receiver knows no toys"):
+        coder.encode(IMAGE, labels=LABELS, check=True)
+
+
 def test_the_verifier_sees_the_picture_that_is_decoded():
     """Windows of `keep` were blended twice, so that their borders faded less than decoded ones."""
     seen = []
