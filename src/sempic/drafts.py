@@ -190,7 +190,8 @@ class Drafts:
         if not self._sent.any():
             return draft
         places = layout.rectangles(self._sent)
-        payload = windows.encode(self._pixels, places, draft.planes())
+        with naming("keep, keep_boxes"):
+            payload = windows.encode(self._pixels, places, draft.planes())
         return dataclasses.replace(draft, windows=payload)
 
 

@@ -93,6 +93,15 @@ def test_kept_boxes_scale_with_the_picture(codec):
     assert shown(codec.encode(IMAGE, labels="none", keep_boxes=[(0, 0, 1, 1)])) == [(0, 0, 8, 8)]
 
 
+def test_too_many_and_too_large_windows_are_refused_by_the_options_name(codec):
+    spots = [(x, y, 1, 1) for x in range(0, 512, 16) for y in range(0, 128, 16)]
+    wide = np.zeros((128, 512, 3), np.uint8)
+    with pytest.raises(InputError, match="keep, keep_boxes: a stream has 1…255 windows, not 256"):
+        codec.encode(wide, labels="none", keep_boxes=spots)
+    with pytest.raises(InputError, match="must fit into 4096×4096 pixels"):
+        codec.encode(np.zeros((8, 4104, 3), np.uint8), labels="none", keep_boxes=[(0, 0, 4104, 8)])
+
+
 def test_imagined_classes_are_in_no_kept_box(codec):
     stream = codec.encode(IMAGE, labels=LABELS, keep_boxes=[(0, 0, 128, 96)], imagine="car")
     assert not covered(stream)[CAR[0]].any()
