@@ -129,6 +129,8 @@ def test_pictures_of_two_folders_may_not_share_a_map(capsys):
         "encode shots -o out --segmenter wrong",
         "encode shots -o out --segmenter gone",
         "encode shots -o out --check --verifier wrong",
+        "encode shots -o out --check --receiver wrong",
+        "encode shots -o out --check --critical wrong.json",
         "encode shots -o out --labels maps --prior wrong",
         "encode shots -o out --labels wrong",
         "encode shots.tar -o out.tar --segmenter wrong",
@@ -142,6 +144,7 @@ def test_a_wrong_model_is_one_error_before_the_work(command, workers, shots, mon
     for name in ("segmenter", "receiver"):
         monkeypatch.setattr(api.Codec, name, REAL[name])
     Path("wrong").write_bytes(b"no network")
+    Path("wrong.json").write_text('{"a": ["ghost"]}')
     Path("coded").mkdir()
     for i in range(2):
         Path(f"coded/{i}.sempic").write_bytes(sempic.encode(IMAGE, labels=LABELS))
@@ -368,6 +371,7 @@ def test_a_manifest_of_other_settings_is_refused(shots, capsys):
     before = Path("m.jsonl").read_bytes()
     run = ["encode", *shots, "-o", "out", "--manifest", "m.jsonl"]
     refused(capsys, [*run, "-q", "9"], "other settings, quality 5 and not 9; remove it")
+    refused(capsys, [*run, "--keep", "car"], "other settings, keep [] and not ['car']; remove it")
     refused(capsys, "decode out -o png --manifest m.jsonl", "settings, those of another command")
     assert Path("m.jsonl").read_bytes() == before
     # 3000 brackets are deeper than Python's parser goes.

@@ -249,6 +249,7 @@ def test_a_target_beyond_the_finest_level_is_reported(photo, capsys):
         ("encode photo.png -o x.JPG", "x.JPG: a .sempic file under the name of a picture"),
         ("encode photo.png -o x.jxl", "x.jxl: a .sempic file under the name of a picture"),
         ("encode photo.png --verifier none.onnx", "--verifier is for --check"),
+        ("encode photo.png --receiver none.onnx", "--receiver is for --check"),
         ("encode photo.png --check-budget 0.5", "--check-budget is for --check"),
         ("encode photo.png --critical x.json", "argument --critical: x.json: no table"),
         ("encode photo.png --labels none --prior p.npz", "--prior is for label maps"),

@@ -159,6 +159,8 @@ def test_a_table_is_read_from_a_file_or_given(tmp_path):
     assert given == found._replace(source="critical")
     assert given.digest == found.digest
     assert critical.table("critical", path) == critical.table("critical", found) == found
+    path.write_text(TABLE, "utf-8-sig")  # of Windows' editors
+    assert critical.table("critical", path) == found
     other = critical.table("critical", {"who walks": {"classes": ["person"], "pixels": 2}})
     assert other.digest != critical.table("critical", {"who walks": ["person"]}).digest
 

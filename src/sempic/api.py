@@ -288,6 +288,7 @@ class Codec:
         if verifier is not None:
             from sempic import check
 
+            check.wanted(options.table, verifier)  # refused before long work
             verifier = check.once(verifier, pixels, ahead=runtime.threads() != 1)
         plain = Draft(
             width=pixels.shape[1],

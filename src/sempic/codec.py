@@ -277,7 +277,8 @@ def check_labels(labels: LabelMap, *, width: int, height: int, palette: int) -> 
         if known.void is not None:
             void = f", its void is {known.void} (ignore_label, --ignore-label, makes void of an id)"
         raise LabelMapError(
-            f"the label map has id {highest}; palette {known.name} ends at {last}{void}"
+            f"the label map has id {highest}; palette {known.name} ends at {last}{void}; "
+            "palette (--palette) names another"
         )
 
 

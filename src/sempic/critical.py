@@ -90,17 +90,22 @@ def table(name: str, given: Any) -> Table:
     source = os.fsdecode(given)
     what = f"{source}: no table of groups"
     with refused(InputError, what, *JSON_FAULTS, unfit=True):
-        entries = json.loads(Path(source).read_text("utf-8"), object_pairs_hook=_once)
-    return _table(source, entries)
+        content = entries(Path(source).read_text("utf-8-sig"))
+    return _table(source, content)
+
+
+def entries(text: str) -> Any:
+    """The content of a table in JSON; raises ValueError for other text, or a repeated name."""
+    return json.loads(text, object_pairs_hook=_once)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object; raises ValueError for a repeated name."""
-    entries = dict(pairs)
-    if len(entries) < len(pairs):
+    found = dict(pairs)
+    if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         raise ValueError(f"{max(names, key=names.count)!r} stands in it twice")
-    return entries
+    return found
 
 
 def _table(source: str, entries: Any) -> Table:
@@ -173,8 +178,8 @@ class Tally:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Receipt:
-    """Objects that a verifier finds in the original and in the picture that the bundled receiver
-    paints in one step from seed 0."""
+    """Objects that a verifier finds in the original and in the picture that the sender's receiver
+    paints from seed 0, by default the bundled one in one step."""
 
     verifier: str
     """The first eight hexadecimal digits of the SHA-256 of the verifier's file."""

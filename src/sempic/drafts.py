@@ -143,7 +143,7 @@ class Drafts:
         from sempic import check
 
         options = self._options
-        with progress.waiting("checking what is lost", aloud=False):
+        with naming("check"), progress.waiting("checking what is lost", aloud=False):
             return check.run(
                 self._pixels,
                 draft,
@@ -179,7 +179,8 @@ class Drafts:
         if not self._sent.any():
             return draft
         places = layout.rectangles(self._sent)
-        payload = windows.encode(self._pixels, places, draft.planes())
+        with naming("keep, keep_boxes"):
+            payload = windows.encode(self._pixels, places, draft.planes())
         return dataclasses.replace(draft, windows=payload)
 
 

@@ -93,6 +93,15 @@ def test_kept_boxes_scale_with_the_picture(codec):
     assert shown(codec.encode(IMAGE, labels="none", keep_boxes=[(0, 0, 1, 1)])) == [(0, 0, 8, 8)]
 
 
+def test_too_many_and_too_large_windows_are_refused_by_the_options_name(codec):
+    spots = [(x, y, 1, 1) for x in range(0, 512, 16) for y in range(0, 128, 16)]
+    wide = np.zeros((128, 512, 3), np.uint8)
+    with pytest.raises(InputError, match="keep, keep_boxes: a stream has 1…255 windows, not 256"):
+        codec.encode(wide, labels="none", keep_boxes=spots)
+    with pytest.raises(InputError, match="must fit into 4096×4096 pixels"):
+        codec.encode(np.zeros((8, 4104, 3), np.uint8), labels="none", keep_boxes=[(0, 0, 4104, 8)])
+
+
 def test_imagined_classes_are_in_no_kept_box(codec):
     stream = codec.encode(IMAGE, labels=LABELS, keep_boxes=[(0, 0, 128, 96)], imagine="car")
     assert not covered(stream)[CAR[0]].any()
@@ -383,6 +392,9 @@ def test_a_table_names_classes_of_the_verifiers_palette():
     assert sempic.info(stream)["receipt"]["groups"]["bricks"]["lost"] == 1
     with pytest.raises(InputError, match="critical: cars: class 'car' is not one of palette toys"):
         coder.encode(IMAGE, critical={"cars": ["car"]}, **options)
+    unused = sempic.Codec(lambda image: pytest.fail("a segmenter ran"), Blurred(), verifier)
+    with pytest.raises(InputError, match="critical: cars: class 'car'"):
+        unused.encode(IMAGE, critical={"cars": ["car"]}, check=True)
 
 
 def test_a_table_on_the_command_line(tmp_path, capsys, monkeypatch, codec):
@@ -396,10 +408,13 @@ def test_a_table_on_the_command_line(tmp_path, capsys, monkeypatch, codec):
     record = json.loads(manifest.read_text().splitlines()[1])
     assert list(record["receipt"]["groups"]) == ["what drives", "who walks"]
     (tmp_path / "a.sempic").unlink()
-    table.write_text(json.dumps({"ghosts": ["ghost"]}))
     capsys.readouterr()
+    table.write_text(json.dumps(TABLE | {"ghosts": ["ghost"]}))
     assert cli.main(line) == 2
-    assert "other settings" in capsys.readouterr().err
+    assert "other settings, another critical; remove it" in capsys.readouterr().err
+    table.write_text(json.dumps({"ghosts": ["ghost"]}))
+    assert cli.main(line) == 2
+    assert "other settings, critical [{'what drives': " in capsys.readouterr().err
     assert cli.main(line[:-2]) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"sempic: {picture}: {table}: ghosts: class 'ghost' is not one of")
@@ -415,6 +430,24 @@ def test_a_table_on_the_command_line(tmp_path, capsys, monkeypatch, codec):
     with pytest.raises(SystemExit):
         cli.main(["encode", picture, "--check", "--critical", str(tmp_path / "none.json")])
     assert f"{tmp_path / 'none.json'}: no table of groups" in capsys.readouterr().err
+
+
+def test_the_check_decodes_with_the_given_receiver(tmp_path, monkeypatch, codec):
+    given = {}
+    monkeypatch.setattr(work, "coder_with", lambda **models: given.update(models) or codec)
+    PIL.Image.fromarray(IMAGE).save(tmp_path / "a.png")
+    line = ["encode", str(tmp_path / "a.png"), "--check", "--receiver", "mine.onnx"]
+    assert cli.main(line) == 0
+    assert given["receiver"] == "mine.onnx"
+
+
+def test_a_receiver_that_cannot_paint_the_map_is_a_fault_of_the_check(codec):
+    def refuses(scene):
+        raise ModelError("this receiver knows no toys")
+
+    coder = sempic.Codec(FakeSegmenter(), refuses, codec.verifier)
+    with pytest.raises(ModelError, match="check: this receiver knows no toys"):
+        coder.encode(IMAGE, labels=LABELS, check=True)
 
 
 def test_the_verifier_sees_the_picture_that_is_decoded():

@@ -1,5 +1,6 @@
 """The jobs of a worker: bytes in, bytes out."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -11,6 +12,7 @@ from priors import write_prior
 from standin import LABELS, png, stream
 
 import sempic
+from sempic import container
 from sempic.server import coder as server_coder
 
 
@@ -58,6 +60,15 @@ def test_relabel_keeps_windows_and_drops_the_receipt():
     assert after["windows"] == sempic.info(before)["windows"] != []
     assert sempic.info(before)["receipt"]
     assert after["receipt"] is None
+
+
+def test_relabel_keeps_a_custom_palette_that_the_server_does_not_know():
+    parts = container.read(sempic.pack(width=64, height=48, labels=LABELS, palette=0, model=3))
+    before = container.write(dataclasses.replace(parts, own="theirs#0badcafe"))
+    after = FakeCoder().relabel(before, png(np.full_like(LABELS, 3)))
+    scene = sempic.unpack(after)
+    assert (scene.own, scene.model) == ("theirs#0badcafe", 3)
+    assert (scene.labels == 3).all()
 
 
 def test_a_servers_prior_codes_and_decodes_maps(tmp_path):

@@ -67,6 +67,9 @@ def test_a_table_of_groups_is_json_and_never_a_path(client, tmp_path):
         answer = client.post("/encode", params=query | {"critical": wrong}, content=png())
         refused(answer, 422, "InputError")
         assert "critical: " in answer.json()["message"]
+    twice = query | {"critical": '{"a": ["car"], "a": ["sign"]}'}
+    answer = client.post("/encode", params=twice, content=png())
+    refused(answer, 422, "InputError", "critical: no table of groups ('a' stands in it twice)")
 
 
 def test_encode_obeys_size_rate_and_codec(client):

@@ -32,6 +32,9 @@ def test_class_names_of_other_palettes_are_understood():
             choice.numbers(["ghost"], palette)
     with pytest.raises(InputError, match="'ghost' is not one of palette"):
         choice.kept(None, CAMVID, ["ghost"], size=(64, 48))
+    with pytest.raises(InputError) as caught:
+        choice.numbers(["car"], INDICES)
+    assert str(caught.value) == "class 'car' is not one of palette indices: 0, …, 255"
 
 
 def test_boxes_select_cells():

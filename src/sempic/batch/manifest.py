@@ -7,7 +7,7 @@ import os
 from collections import defaultdict
 from pathlib import Path
 
-from sempic import checks, files
+from sempic import files
 from sempic.batch.work import Record, json_line
 from sempic.errors import JSON_FAULTS, InputError, OutputError, naming, refused
 from sempic.jobs import Job, exists, read
@@ -97,9 +97,9 @@ def _differing(before: Record, now: Record) -> str:
     """The settings that differ, for a message; "" if none does."""
     if before.keys() != now.keys():
         return "those of another command or version"
-    pairs = {name: (before.get(name), now.get(name)) for name in before | now}
-    return ", ".join(
-        f"{name} {checks.shown(old)} and not {checks.shown(new)}"
-        for name, (old, new) in pairs.items()
-        if old != new
-    )
+    told = []
+    for name in before:
+        old, new = (f"{settings[name]!r:.40}" for settings in (before, now))
+        if before[name] != now[name]:
+            told.append(f"{name} {old} and not {new}" if old != new else f"another {name}")
+    return ", ".join(told)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sempic import api, codec, container, files, formats, processes, progress
+from sempic import api, codec, container, fields, files, formats, processes, progress
 from sempic.batch import tar
 from sempic.errors import (
     BitstreamError,
@@ -50,6 +50,13 @@ class Encode:
         metavar="MAP",
     )
     segmenter: str | None = another(Models, "segmenter", None)
+    receiver: str | None = another(
+        Models,
+        "receiver",
+        None,
+        help="the receiver whose picture the check looks at, as of sempic decode; default: the "
+        "bundled receiver",
+    )
     verifier: str | None = another(Models, "verifier", None)
     prior: str | None = another(Models, "prior", None)
     images: str | None = option(
@@ -74,10 +81,15 @@ class Encode:
     def prepare(self, jobs: list[Job]) -> None:
         """Find what would fail for each of several files, before the work.
 
-        Raises ModelError for a network or a prior that cannot be loaded, and InputError for a label
-        map that cannot be read, or that pictures of two folders would share.
+        Raises ModelError for a network or a prior that cannot be loaded, and InputError for a table
+        of classes that the verifier lacks, and for a label map that cannot be read, or that
+        pictures of two folders would share.
         """
-        load(**self._models)
+        load(**self.models)
+        if self.options.table is not None:
+            from sempic import check
+
+            check.wanted(self.options.table, coder_with(**self.models).verifier)
         pictures = [job for job in jobs if job.source and not job.is_tar and not job.fault]
         if self.labels in (None, "none") or not pictures:
             return
@@ -92,8 +104,9 @@ class Encode:
                 raise InputError(f"{other.name} and {job.name} would both have the map {path}")
 
     @property
-    def _models(self) -> dict[str, str | None]:
-        return {"segmenter": self.segmenter, "verifier": self.verifier, "prior": self.prior}
+    def models(self) -> dict[str, str | None]:
+        """The arguments of `Codec`, by their names."""
+        return {role: getattr(self, role) for role in fields.of(Models)}
 
     def _map(self, job: Job | None) -> Path | None:
         """The file of the user's label map; None: there is none."""
@@ -134,7 +147,7 @@ class Encode:
             with naming(path):
                 labels, options["palette"] = self._read_map(path)
         try:
-            stream = coder_with(**self._models).encode(picture, labels=labels, **options)
+            stream = coder_with(**self.models).encode(picture, labels=labels, **options)
         except LabelMapError as error:
             if path is None:
                 raise

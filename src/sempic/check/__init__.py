@@ -33,7 +33,7 @@ from sempic.windows.layout import Cells
 Likely: TypeAlias = npt.NDArray[np.float32]
 """float32 (H, W), 0…1."""
 
-__all__ = ["SIDE", "Verifier", "imagined", "once", "run"]
+__all__ = ["SIDE", "Verifier", "imagined", "once", "run", "wanted"]
 
 CHUNK = 3
 """Most bytes of a chunk's head, for payloads below 2^17 bytes."""
@@ -106,6 +106,14 @@ def imagined(
     return choice.apart(found)
 
 
+def wanted(table: Table | None, verifier: Verifier) -> Groups:
+    """The groups that a check looks for: those of a table in the verifier's classes, or GROUPS.
+
+    Raises InputError: the verifier lacks a class of the table.
+    """
+    return GROUPS if table is None else within(table, PALETTES[verifier.palette])
+
+
 def run(
     picture: Image,
     draft: Draft,
@@ -134,7 +142,7 @@ def run(
     Raises InputError: the verifier lacks a class of the table.
     """
     palette = PALETTES[verifier.palette]
-    groups = GROUPS if table is None else within(table, palette)
+    groups = wanted(table, verifier)
     room = int(budget * len(stream))
     before, probable_before = _seen(picture, verifier, groups)
     scene = draft.scene()

@@ -54,22 +54,22 @@ def run(args: argparse.Namespace) -> int:
         return _sequence.encode(args)
     given = vars(args)
     if "check" not in given:
-        _files.only_for(
-            "--check", [n for n in ("verifier", "critical", "check_budget") if n in given]
-        )
+        names = ("receiver", "verifier", "critical", "check_budget")
+        _files.only_for("--check", [n for n in names if n in given])
     options = EncodeOptions(**fields.from_args(args, EncodeOptions))
     work = batch.Encode(options=options, **fields.from_args(args, batch.Encode))
     if work.labels is not None and work.segmenter:
         raise InputError("--labels replaces the map of --segmenter: give only one of them")
     if work.labels == "none":
         _files.only_for("label maps, and --labels none sends none", given.keys() & {"prior"})
+    models = work.models
     jobs = find(
         args.inputs,
         args.output,
         accepted=pictures.SUFFIXES | {TAR},
         suffix=".sempic",
         foreign=formats.FOREIGN | formats.COMPRESSED | READ,  # videos are coded one at a time
-        reads=(work.labels, work.segmenter, work.verifier, work.prior, *options.files),
+        reads=(work.labels, *models.values(), *options.files),
         writes=(args.manifest,),
     )
     if not any(job.is_tar for job in jobs):

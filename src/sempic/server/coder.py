@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import dataclasses
 import functools
 import io
 import itertools
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from sempic import api, coarse, codec, container, pictures, sequence, texture
+from sempic import api, coarse, codec, container, pictures, sequence
 from sempic.batch.work import noting, part_of
 from sempic.container import SEQUENCE_MAGIC
 from sempic.errors import ImageError, InputError, LimitExceeded, RateError, SempicWarning
@@ -157,18 +158,19 @@ class Coder:
         c = container.read(stream, max_pixels=self._max_pixels)
         palette = PALETTES[c.palette]
         new_map = palette.settle(pictures.read_labels(labels, palette))
-        return codec.pack(
+        packed = codec.pack(
             width=c.width,
             height=c.height,
             labels=codec.repeated(half_map(new_map), 2, new_map.shape) if c.halved else new_map,
             coarse=c.coarse,
             coarse_codec=coarse.BY_CHUNK[c.coarse_type].name,
             palette=c.palette,
-            model=c.model,
             halved=c.halved,
-            windows=c.windows,
-            texture=None if c.texture is None else texture.read(c.texture),
             prior=self._codec.prior,
+        )
+        changed = container.read(packed).labels
+        return container.write(
+            dataclasses.replace(c, labels=changed, receipt=None, own_groups=False)
         )
 
     def compare(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, Json, create_model
+from pydantic import BaseModel, ConfigDict, Field, Json, WrapValidator, create_model
 
-from sempic import fields
-from sempic.errors import InputError, naming
+from sempic import critical, fields
+from sempic.errors import InputError, naming, refused
 from sempic.options import DecodeOptions, EncodeOptions
 from sempic.palette import CAMVID, CITYSCAPES
 from sempic.sequence import SequenceOptions
@@ -49,7 +49,7 @@ def _parameter(name: str, kind: Any, part: dataclasses.Field[Any]) -> tuple[Any,
     if name == "palette":  # those to which any segmenter's classes are mapped
         hint = Literal[(CAMVID.name, CITYSCAPES.name)]
     elif name == "critical":  # only the table itself: the server opens no path of a client
-        hint = Json[dict[str, Any]]
+        hint = Annotated[Json[dict[str, Any]], WrapValidator(_unrepeated)]
     elif get_origin(kind) is Mapping or fields.repeats(kind, about):
         hint = list[str]
     elif about.choices is not None:
@@ -65,6 +65,14 @@ def _parameter(name: str, kind: Any, part: dataclasses.Field[Any]) -> tuple[Any,
         hint if default is not None else hint | None,
         Field(default, title=title, description=description),
     )
+
+
+def _unrepeated(text: Any, parse: Callable[[Any], Any]) -> Any:
+    """The parsed table; raises InputError for a repeated name, of which `Json` takes the last."""
+    found = parse(text)
+    with refused(InputError, "critical: no table of groups", ValueError, unfit=True):
+        critical.entries(text)
+    return found
 
 
 class _DecodingOutput(NoOptions):

@@ -47,7 +47,9 @@ def encode(
     height, width = picture.shape[:2]
     spots, columns, rows = layout.atlas([(p.width, p.height) for p in places])
     if max(columns, rows) * CELL > MAX_SIDE:
-        raise InputError(f"the windows are too large: together no side beyond {MAX_SIDE} pixels")
+        raise InputError(
+            f"the windows are too large: all of them must fit into {MAX_SIDE}×{MAX_SIDE} pixels"
+        )
     differences = np.full((3, rows * CELL, columns * CELL), _MIDDLE, np.uint8)
     for place, spot in zip(places, spots, strict=True):
         part = padded(picture[place.pixels], place.height * CELL, place.width * CELL)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from sempic import checks
 from sempic.errors import InputError, naming
-from sempic.palette import Palette, alike
+from sempic.palette import INDICES, Palette, alike
 from sempic.scene import LabelMap
 from sempic.windows.layout import Cells, touched
 
@@ -106,8 +106,9 @@ def numbers(classes: Collection[str], palette: Palette) -> list[int]:
     for name in classes:
         known = alike(name, palette)
         if known is None:
+            names = ("0", "…", "255") if palette is INDICES else palette.classes
             raise InputError(
-                f"class {name!r} is not one of palette {palette.name}: {', '.join(palette.classes)}"
+                f"class {name!r} is not one of palette {palette.name}: {', '.join(names)}"
             )
         found.append(palette.classes.index(known))
     return found

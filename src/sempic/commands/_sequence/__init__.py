@@ -78,7 +78,7 @@ def encode(args: argparse.Namespace) -> int:
 
     (name,) = args.inputs
     unusable = [option for option in fields.from_args(args, EncodeOptions) if option not in _SHARED]
-    _refuse(args, *unusable, "labels", "verifier")
+    _refuse(args, *unusable, "labels", "receiver", "verifier")
     options = SequenceOptions(**fields.from_args(args, SequenceOptions))
     target = targets.sequence_path(name, args.output)
     segmenter = vars(args).get("segmenter")
