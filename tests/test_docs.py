@@ -18,9 +18,10 @@ from conftest import HAVE_MODELS, ROOT, FakeReceiver, FakeSegmenter, street
 from videos import write_video
 
 import sempic
-from sempic import api, cli, commands
+from sempic import api, cli, commands, fields
 from sempic import errors as errors_module
 from sempic.commands import train
+from sempic.options import Models
 
 README = (ROOT / "README.md").read_text()
 SPECIFICATIONS = {
@@ -150,9 +151,13 @@ def test_commands_and_options_of_every_block_exist(document):
             elif words[0] == "make":
                 assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE), where
             elif words[0] == "python" and words[1].endswith(".py"):
-                script = (ROOT / words[1]).read_text() + (ROOT / "benchmarks/common.py").read_text()
+                script = (ROOT / words[1]).read_text()
+                code = script + (ROOT / "benchmarks/common.py").read_text()
+                networks = (
+                    {f"--{name}" for name in fields.of(Models)} if "Models)" in script else ()
+                )
                 for option in (w for w in words if w.startswith("--")):
-                    assert f'"{option}"' in script, f"{where}: {option}"
+                    assert f'"{option}"' in code or option in networks, f"{where}: {option}"
         if block.language == "python":
             compile(block.code, where, "exec")
 

@@ -227,8 +227,8 @@ class Codec:
             image: PIL image of any mode (see `sempic.pictures.to_rgb`), or uint8 (H, W, 3) in sRGB.
             labels: label map, uint8 (H, W), of the size of the upright picture, sent lossless;
                 255 becomes void unless it is an id of the palette (license plate in Cityscapes'
-                labelIds). None: the segmenter's map; no map if the segmenter finds a single class
-                or, with a warning, recognises too little. "none": no map.
+                labelIds). None: the segmenter's map; no map if it is nearly all one class or, with
+                a warning, the segmenter recognises too little. "none": no map.
             palette: of `labels`: id or name (`sempic.palette`), or the path of a `.json` file with
                 a custom palette; default: CamVid. Without `labels`: "camvid" or "cityscapes", to
                 which the segmenter's classes are mapped; default: the segmenter's palette.
