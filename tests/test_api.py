@@ -123,7 +123,7 @@ def test_an_unreachable_target_bpp_names_the_least_possible(codec, width):
     image = IMAGE[:, :width]
     least = min(sempic.info(codec.encode(image, quality=q))["bpp"] for q in sempic.QUALITY)
     rounded_up = f"{math.ceil(least * 1e4) / 1e4:.4f}"
-    with pytest.raises(RateError, match=f"is {rounded_up} bpp$"):
+    with pytest.raises(RateError, match=f"is {rounded_up} bpp; no label map"):
         codec.encode(image, target_bpp=0.001)
     assert codec.encode(image, target_bpp=float(rounded_up))
 
@@ -136,7 +136,7 @@ def test_a_target_is_met_by_a_finer_level_if_that_is_smaller(codec):
     least = min(streams, key=len)
     assert len(least) < len(streams[0])
     assert codec.encode(soft, labels="none", target_bytes=len(least)) == least
-    with pytest.raises(RateError, match=f"is {len(least)} bytes$"):
+    with pytest.raises(RateError, match=f"is {len(least)} bytes; a lower --max-side may"):
         codec.encode(soft, labels="none", target_bytes=len(least) - 1)
 
 
@@ -146,7 +146,7 @@ def test_target_bytes_takes_the_best_level_that_fits(codec):
         best = max(level for level, s in streams.items() if len(s) <= len(streams[q]))
         assert codec.encode(IMAGE, target_bytes=len(streams[q])) == streams[best]
     least = min(map(len, streams.values()))
-    with pytest.raises(RateError, match=f"^12 bytes cannot .* is {least} bytes$"):
+    with pytest.raises(RateError, match=f"^12 bytes cannot .* is {least} bytes; no label map .* or"):
         codec.encode(IMAGE, target_bytes=12)
     most = max(map(len, streams.values()))
     with pytest.warns(sempic.SempicWarning, match=f"takes {most} bytes of the 90000 given"):

@@ -105,9 +105,12 @@ class Drafts:
         if (least := most(self._size(levels[0]))) > target:
             least = math.ceil(least * 10**digits) / 10**digits  # can be reached itself
             checked = ", with what a check may add" if options.check else ""
+            ways = ["no label map (--labels none)"] * (self._plain.labels is not None)
+            ways += ["a lower --max-side"] * (unit == "bytes")
+            advice = f"; {' or '.join(ways)} may take less" if ways else ""
             raise RateError(
                 f"{target:.10g} {unit} cannot be reached: the least for this picture is "
-                f"{least:.{digits}f} {unit}{checked}"
+                f"{least:.{digits}f} {unit}{checked}{advice}"
             )
         level = self._highest(levels, lambda size: most(size) <= target)
         stream = self._checked(level)
