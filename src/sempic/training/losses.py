@@ -89,8 +89,7 @@ class Features(nn.Module):
     def pooled(self, found: list[Tensor]) -> Tensor:
         """(B, 1280): the input of the ImageNet classifier for pictures with these features."""
         last = BACKBONE - 1
-        pooled: Tensor = self.head(found[last] / self.scale[last]).float().mean((2, 3))
-        return pooled
+        return self.head(found[last] / self.scale[last]).float().mean((2, 3))
 
     def calibrate(self, pictures: Tensor) -> None:
         """Set the scales by real pictures, (B, 3, H, W) in [-1, 1]."""

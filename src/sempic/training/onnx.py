@@ -96,8 +96,7 @@ class _Segmenter(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         x = image.permute(0, 3, 1, 2).float() / 255
-        logits: Tensor = self.network(x)
-        return logits
+        return self.network(x)
 
 
 def fold_pads(model: onnx.ModelProto) -> onnx.ModelProto:
