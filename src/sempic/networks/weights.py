@@ -33,13 +33,10 @@ def save_tensors(
     Raises OutputError, also unless `path` ends in `.safetensors`.
     """
     files.need_suffix(path, ".safetensors", "weights")
-    part = files.temporary_for(path)
-    what = f"{path}: cannot be written"
     with (
-        refused(OutputError, what, OSError, SafetensorError, unfit=True),
-        files.removed_on_failure(part),
+        refused(OutputError, f"{path}: cannot be written", SafetensorError, unfit=True),
+        files.making(path) as part,
     ):
-        part.touch()
         mode = part.stat().st_mode  # as of other files; safetensors' are for their owner alone
         save_file(
             {key: value.detach().cpu().contiguous() for key, value in state.items()},
@@ -48,7 +45,6 @@ def save_tensors(
         )
         with suppress(PermissionError):  # on file systems without permissions
             part.chmod(mode)
-        files.move_to_target(part, path)
 
 
 def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -99,15 +95,14 @@ def save_shards(
     """Write tensors as float16 into files of at most `limit` bytes; `load_tensors` takes the first
     file. Returns the files. Raises OutputError."""
     shards: list[dict[str, Tensor]] = [{}]
-    room = limit - (1 << 16)  # for the header
+    room = limit = limit - (1 << 16)  # for the header
     for key, value in state.items():
         small = value.detach().half() if value.is_floating_point() else value
-        size = small.numel() * small.element_size()
-        if size > room and shards[-1]:
+        if small.nbytes > room and shards[-1]:
             shards.append({})
-            room = limit - (1 << 16)
+            room = limit
         shards[-1][key] = small
-        room -= size
+        room -= small.nbytes
     if len(shards) > 1:
         path = path.with_name(f"{path.stem}-1-of-{len(shards)}{path.suffix}")
     names = _shards(path)
