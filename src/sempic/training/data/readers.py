@@ -134,9 +134,10 @@ class Layout:
         known = self.classes or range(256, 0, -1)
         classes = num_classes or known[0]
         if classes not in known:
-            own = " or ".join([f"{known[0]} classes", *map(str, known[1:])])
-            which = own if self.classes else "1 to 256 classes"
-            raise InputError(f"{self.dataset} has {which} here, not {classes} (--num_classes)")
+            which = " or ".join(map(str, self.classes)) or "1 to 256"
+            raise InputError(
+                f"{self.dataset} has {which} classes here, not {classes} (--num_classes)"
+            )
         if self.reader is not None:
             return self.reader(folder, split, classes, image_path)
         undivided = split in _LONG and not any(
@@ -308,7 +309,7 @@ def _dataset(
     ending: str = ".png",
     classes: int,
     ids: npt.NDArray[np.uint8],
-    palette: Palette = INDICES,
+    palette: Palette,
 ) -> Dataset:
     """Pictures and maps joined by their names. Raises InputError for a picture or map without a
     partner; `ending` completes the name of a missing map in the message."""
