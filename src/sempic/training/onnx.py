@@ -34,7 +34,7 @@ from sempic.networks import compact
 from sempic.networks.compact import PATCH, CompactConfig, CompactNet
 from sempic.networks.efficientnet import same_padding
 from sempic.networks.segmenter import SegmentationNet
-from sempic.networks.weights import load_network, palette_of
+from sempic.networks.weights import load_network
 from sempic.palette import Palette, described
 from sempic.pictures import resized
 from sempic.texture import condition_map
@@ -322,9 +322,9 @@ def export_segmenter(
 
 
 def _palette(network: CompactNet | SegmentationNet) -> Palette:
-    if (palette := palette_of(network)) is None:
+    if network.palette is None:
         raise ModelError(f"no palette of ours has {network.config.classes} classes")
-    return palette
+    return network.palette
 
 
 def export(options: ExportOptions) -> None:
@@ -332,7 +332,7 @@ def export(options: ExportOptions) -> None:
     apart((options.weights,), options.output)
     network, corpus = load_network(options.weights), options.int8
     if isinstance(network, CompactNet):
-        feeds = first_inputs(corpus, network.config, palette_of(network)) if corpus else None
+        feeds = first_inputs(corpus, network.config, network.palette) if corpus else None
         export_receiver(network, options.output, model_id=options.model_id, feeds=feeds)
     else:
         if options.model_id != ExportOptions.model_id:

@@ -15,7 +15,7 @@ from sempic.diffusion.sampling import to_uint8, to_unit
 from sempic.errors import ModelError, warn
 from sempic.evaluation.folders import spread
 from sempic.networks.compact import CompactConfig, CompactNet, one_hot, upsample
-from sempic.networks.weights import load_receiver, palette_of
+from sempic.networks.weights import load_receiver
 from sempic.palette import CAMVID, CITYSCAPES
 from sempic.training.data.batches import Batch, Crops, Drops, texture_inputs
 from sempic.training.data.corpus import common_size, open_corpus, sent_texture
@@ -59,7 +59,7 @@ class ReceiverRecipe(OwnRecipe):
             can_grow = known == CAMVID.known and mine is CITYSCAPES
             how = ": `sempic train grow` gives a receiver these" if can_grow else ""
             raise ModelError(f"{begin} knows {why}{how}")
-        if why := mine.unlike(known, palette_of(network)):
+        if why := mine.unlike(known, network.palette):
             warn(f"{begin} knows {why}, which replace them")
         return grow(network, texture=texture.CONDITION)
 
