@@ -134,10 +134,9 @@ class Layout:
         known = self.classes or range(256, 0, -1)
         classes = num_classes or known[0]
         if classes not in known:
-            which = " or ".join(map(str, self.classes)) or "1 to 256"
-            raise InputError(
-                f"{self.dataset} has {which} classes here, not {classes} (--num_classes)"
-            )
+            own = " or ".join([f"{known[0]} classes", *map(str, known[1:])])
+            which = own if self.classes else "1 to 256 classes"
+            raise InputError(f"{self.dataset} has {which} here, not {classes} (--num_classes)")
         if self.reader is not None:
             return self.reader(folder, split, classes, image_path)
         undivided = split in _LONG and not any(

@@ -82,9 +82,9 @@ class ReceiverRecipe(OwnRecipe):
         rows, errors = [], []
         for scene in self._shown:
             image, labels = scene.image[:height, :width], scene.maps[0][:height, :width]
-            small = scene.coarse[0][: height // 4, : width // 4].copy()  # it is read-only
+            small = scene.coarse[0][: height // 4, : width // 4]
             coarse = to_unit(to_device(small, self.device))[None]
-            ids = to_device(labels.copy(), self.device)[None]
+            ids = to_device(labels, self.device)[None]
             planes = one_hot(ids, self.config.classes)
             sent = texture.condition(sent_texture(scene.textures[0]))
             tables = sent[None, : len(self.crops.usual)]

@@ -234,7 +234,7 @@ class Segmenter(OwnRecipe):
         if options.init and begin:
             grow_head(network, begin, options.init, frequency)
         else:
-            network.backbone.load_state_dict(imagenet(options.backbone).state_dict())
+            network.backbone = imagenet(options.backbone)
         if device.type == "cpu":
             # Gradients of depthwise kernels take half of the time on a CPU; ImageNet's kernels do.
             for block in network.backbone.modules():
