@@ -159,7 +159,7 @@ def making(path: Path) -> Iterator[Path]:
     after the block, and removed if the block fails. Raises OutputError, also for an OSError of the
     block."""
     part = temporary_for(path)
-    with refused(OutputError, f"{path}: cannot write"), removed_on_failure(part):
+    with refused(OutputError, f"{path}: cannot be written"), removed_on_failure(part):
         part.touch()
         yield part
         move_to_target(part, path)

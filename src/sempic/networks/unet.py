@@ -72,12 +72,11 @@ class UNetConfig:
                 f"image_size {self.image_size} is none of {sorted(CHANNEL_MULT)}: "
                 "give channel_mult as well"
             )
-        for name in ("num_channels", "num_res_blocks", "num_classes", "image_size"):
+        for name in ("num_channels", "num_res_blocks", "num_classes", "num_heads", "image_size"):
             if getattr(self, name) < 1:
                 raise ModelError(f"{name} must be at least 1, not {getattr(self, name)}")
-        unset_values = {"num_heads": 1, "num_head_channels": -1, "num_heads_upsample": -1}
-        for name, unset in unset_values.items():
-            if getattr(self, name) < 1 and getattr(self, name) != unset:
+        for name in ("num_head_channels", "num_heads_upsample"):
+            if getattr(self, name) < 1 and getattr(self, name) != -1:
                 raise ModelError(f"{name} cannot be {getattr(self, name)}")
         if not 0 <= self.dropout < 1:
             raise ModelError(f"dropout must lie in [0, 1), not {self.dropout}")

@@ -206,7 +206,7 @@ def pictures_of(folder: Path, enlarge: float) -> Iterator[dict[str, Any]]:
 
     def feed(index: int) -> dict[str, Any]:
         image = samples[index * len(samples) // CALIBRATION].image[:rows, :columns]
-        return {"image": resized(np.ascontiguousarray(image), size)[None]}
+        return {"image": resized(image, size)[None]}
 
     return map(feed, range(CALIBRATION))
 

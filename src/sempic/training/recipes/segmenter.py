@@ -121,9 +121,7 @@ def grow_head(
         rows = torch.from_numpy(order.astype(np.int64))
         state = {**state, **{last + k: state[last + k][rows] for k in ("weight", "bias")}}
         state[last + "bias"] += torch.from_numpy(np.log(share)).to(state[last + "bias"])
-    elif given.config.classes != classes or (
-        before is not None and after is not None and before.classes != after.classes
-    ):
+    elif after is None or after.unlike(given.config.classes, before):
         state = {k: v for k, v in state.items() if not k.startswith(last)}
     try:
         unexpected = network.load_state_dict(state, strict=False).unexpected_keys
