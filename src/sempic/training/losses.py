@@ -52,17 +52,17 @@ class Features(nn.Module):
         self.widths = list(_WIDTHS)
         self.stages = nn.ModuleList()
         if vgg:
-            layers_of = _frozen("vgg16", folder)
+            vgg16 = _frozen("vgg16", folder)
             self.channels += _STAGE_CHANNELS
             self.widths += _STAGE_WIDTHS
             number = 0
             for depth in _STAGES:
                 layers: list[nn.Module] = [nn.MaxPool2d(2)] if number else []
                 for _ in range(depth):
-                    kernel = layers_of[f"backbone.{number}.weight"]
+                    kernel = vgg16[f"backbone.{number}.weight"]
                     conv = nn.Conv2d(kernel.shape[1], kernel.shape[0], 3, padding=1)
                     conv.weight.data = kernel
-                    conv.bias = nn.Parameter(layers_of[f"backbone.{number}.bias"])
+                    conv.bias = nn.Parameter(vgg16[f"backbone.{number}.bias"])
                     layers += [conv, nn.ReLU()]
                     number += 1
                 self.stages.append(nn.Sequential(*layers))
