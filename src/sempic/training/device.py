@@ -43,6 +43,8 @@ def set_up(options: RunOptions) -> torch.device:
         torch.zeros((), device=device).item()
     except Exception as error:  # of a class and with pages of text by the kind of device
         why = "PyTorch knows no such device, or cannot use it here"
+        if options.device.startswith("cuda") and not torch.cuda.is_available():
+            why = "there is no GPU that PyTorch can use"
         raise ModelError(f"--device {options.device}: {why}") from error
     if options.reproducible:
         torch.use_deterministic_algorithms(True, warn_only=True)
