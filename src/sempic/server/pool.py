@@ -220,7 +220,9 @@ class Pool:
         self._free.put_nowait(worker)
 
     def _discard(self, worker: Worker) -> None:
-        self.workers.discard(worker)
+        if worker not in self.workers:  # the pool has ended
+            return
+        self.workers.remove(worker)
         worker.kill()
         self.replaced += 1
         log.warning("a worker is replaced", extra={"fields": {"pid": worker.process.pid}})
