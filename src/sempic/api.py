@@ -310,7 +310,14 @@ class Codec:
                 f"the prior is of palette {self.prior.palette}: a map of {name} is coded without it"
             )
         all_drafts = drafts.Drafts(
-            pixels, plain, options, verifier, self.synthesize, seen=seen, full=full
+            pixels,
+            plain,
+            options,
+            verifier,
+            self.synthesize,
+            seen=seen,
+            full=full,
+            own_map=own is not None,
         )
         return all_drafts.best(levels)
 

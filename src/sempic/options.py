@@ -219,7 +219,7 @@ class EncodeOptions(SenderOptions):
         console="; a JSON file",
     )
     check_budget: float = option(
-        "most that windows of the check may add, as a share of the stream",
+        "most that the check may add to label map and windows, as a share of the stream",
         BUDGET,
         low=0,
         high=100,
