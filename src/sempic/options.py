@@ -206,8 +206,8 @@ class EncodeOptions(SenderOptions):
         metavar="CLASS,…",
     )
     check: bool = option(
-        "decode the stream, send in windows what a verifier no longer finds, and add the "
-        "verdict to the stream",
+        "put what a verifier sees into the segmenter's map, decode the stream, send in windows "
+        "what the verifier no longer finds, and add the verdict to the stream",
         False,
     )
     critical: str | Table | None = option(
