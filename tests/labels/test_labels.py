@@ -48,17 +48,6 @@ def test_array_views_are_coded_like_copies() -> None:
     assert labels.encode(original) == labels.encode(original.copy())
 
 
-def test_a_map_of_one_class_costs_only_its_class_set() -> None:
-    assert len(labels.encode(np.full((256, 341), 3, np.uint8))) == 2
-
-
-@pytest.mark.parametrize(
-    ("top", "size"), [(0, 2), (11, 2), (12, 3), (19, 3), (35, 5), (36, 33), (255, 33)]
-)
-def test_the_class_set_takes_as_many_bytes_as_its_largest_id_needs(top: int, size: int) -> None:
-    assert len(labels.encode(np.full((4, 4), top, np.uint8))) == size
-
-
 def test_structured_maps_take_few_bytes() -> None:
     original = scene(120, 160)
     raw = original.size * 3 / 8
