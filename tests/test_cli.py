@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import PIL.Image
@@ -813,7 +814,9 @@ def test_an_interrupted_command_of_train_goes_on_only_from_a_checkpoint(
     def stop(_):
         raise KeyboardInterrupt
 
-    found, function = train._found, train.TRAININGS[command.split()[0]].function
-    monkeypatch.setattr(train, "_found", lambda place: stop if place == function else found(place))
+    name = command.split()[0]
+    stopped = train.TRAININGS[name]._replace(function="stopped:run")
+    monkeypatch.setitem(train.TRAININGS, name, stopped)
+    monkeypatch.setitem(sys.modules, "sempic.training.stopped", SimpleNamespace(run=stop))
     assert cli.main(["train", *command.split()]) == 2
     assert ("goes on from the last checkpoint" in capsys.readouterr().err) == goes_on

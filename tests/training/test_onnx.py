@@ -11,11 +11,11 @@ import torch
 from streets import TINY, inputs, train, trained, write_camvid, write_corpus
 
 from sempic.errors import InputError, OutputError
+from sempic.models import runtime
 from sempic.networks.compact import denoise
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig
 from sempic.networks.weights import load_receiver, load_segmenter, save_network
 from sempic.palette import CAMVID
-from sempic.receive import Receiver
 from sempic.texture import CONDITION
 from sempic.training.grow import as_cityscapes, grow
 from sempic.training.onnx import (
@@ -39,7 +39,8 @@ def test_a_baked_network_computes_the_same():
 def test_a_restored_receiver_computes_the_same(tmp_path, grown):
     network = grow(as_cityscapes(trained()), texture=CONDITION) if grown else trained()
     export_receiver(network, tmp_path / "r.onnx")
-    assert Receiver(tmp_path / "r.onnx")._palette.name == ("cityscapes" if grown else "camvid")
+    _, about = runtime.load(tmp_path / "r.onnx")
+    assert about["palette"] == ("cityscapes" if grown else "camvid")
     assert train("restore", tmp_path / "r.onnx", tmp_path / "r.safetensors") == 0
     again = load_receiver(tmp_path / "r.safetensors")
     args = inputs(network.config.classes)
