@@ -146,7 +146,9 @@ def test_target_bytes_takes_the_best_level_that_fits(codec):
         best = max(level for level, s in streams.items() if len(s) <= len(streams[q]))
         assert codec.encode(IMAGE, target_bytes=len(streams[q])) == streams[best]
     least = min(map(len, streams.values()))
-    with pytest.raises(RateError, match=f"^12 bytes cannot .* is {least} bytes; no label map .* or"):
+    with pytest.raises(
+        RateError, match=f"^12 bytes cannot .* is {least} bytes; no label map .* or"
+    ):
         codec.encode(IMAGE, target_bytes=12)
     most = max(map(len, streams.values()))
     with pytest.warns(sempic.SempicWarning, match=f"takes {most} bytes of the 90000 given"):

@@ -153,6 +153,18 @@ def replacing(path: str | os.PathLike[str], data: bytes) -> Iterator[None]:
         move_to_target(part, path)
 
 
+@contextlib.contextmanager
+def making(path: Path) -> Iterator[Path]:
+    """An empty temporary file, for libraries that write files themselves: it is moved to the path
+    after the block, and removed if the block fails. Raises OutputError, also for an OSError of the
+    block."""
+    part = temporary_for(path)
+    with refused(OutputError, f"{path}: cannot be written"), removed_on_failure(part):
+        part.touch()
+        yield part
+        move_to_target(part, path)
+
+
 def need_suffix(path: Path, suffix: str, what: str) -> None:
     """Raises OutputError if a path has another suffix; what: the kind of file."""
     if path.suffix.lower() != suffix:

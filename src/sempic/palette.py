@@ -293,6 +293,11 @@ _AS_CITYSCAPES = {
 _TRANSLATIONS = {CAMVID.id: _AS_CAMVID, CITYSCAPES.id: _AS_CITYSCAPES}
 
 
+def built_in(known: int) -> Palette | None:
+    """CamVid's or Cityscapes' palette, whichever has this many classes without void, or None."""
+    return next((p for p in (CAMVID, CITYSCAPES) if p.known == known), None)
+
+
 def alike(name: str, palette: Palette) -> str | None:
     """The class of a palette with this name, or the nearest class; None: no such class."""
     if name in palette.classes:

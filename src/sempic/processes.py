@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -48,6 +49,25 @@ class ForkSafeLock:
 
     def __call__(self) -> contextlib.AbstractContextManager[object]:
         return self._lock
+
+
+_threaded = weakref.WeakSet[object]()
+"""Of `keep_at_fork`."""
+
+
+def keep_at_fork(owner: object) -> None:
+    """Makes children of a fork never free an object that owns threads of a C library: they do not
+    exist there, and freeing would wait for them forever."""
+    _threaded.add(owner)
+
+
+def _keep_all() -> None:
+    for owner in list(_threaded):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(owner))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_all)
 
 
 @contextlib.contextmanager

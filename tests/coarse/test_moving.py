@@ -1,5 +1,8 @@
 """Coarse pictures in time."""
 
+import os
+import signal
+
 import numpy as np
 import pytest
 from conftest import same_planes, street
@@ -62,6 +65,31 @@ def test_bytes_are_the_same_each_time():
     assert coded(pictures(), [30] * 5)[0] == coded(pictures(), [30] * 5)[0]
     first, second = (coded(pictures(), [34, 30, 40, 36, 36])[1] for _ in range(2))
     assert [p for p, _ in first] == [p for p, _ in second]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="Linux counts threads there")
+def test_more_qps_take_no_more_threads():
+    """A live sequence with a bit rate uses most of them."""
+    planes = pictures(4)
+    encoder = moving.Encoder(50, 36)
+    encoder.encode(planes[0], qp=30, key=True)
+    before = len(os.listdir("/proc/self/task"))
+    for qp, picture in enumerate(planes[1:], 31):
+        encoder.encode(picture, qp=qp, key=False)
+    assert len(os.listdir("/proc/self/task")) <= before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_child_may_drop_an_encoder():
+    """Its threads do not exist there: x265 would wait for them forever."""
+    encoder = moving.Encoder(50, 36)
+    encoder.encode(pictures(1)[0], qp=30, key=True)
+    if (child := os.fork()) == 0:
+        signal.alarm(10)
+        del encoder
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def fill_heap(value):

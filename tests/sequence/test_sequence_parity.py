@@ -240,6 +240,18 @@ def test_the_queue_of_waiting_frames_is_bounded(monkeypatch):
         assert sum(map(len, mender._contents.values())) <= 800
 
 
+def test_noise_without_any_frame_takes_no_more_and_more_memory():
+    mender = parity.Mender()
+    tracemalloc.start()
+    try:
+        assert not any(list(mender.take(Damage("noise"))) for _ in range(50_000))
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 1 << 17
+    assert set(mender.close()) == {Damage("noise")}
+
+
 def test_parity_costs_no_more_than_its_bytes():
     """Symbols far larger than the frames make neither the frames nor their restoration costly."""
     read, mender = reader(), parity.Mender()

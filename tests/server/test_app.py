@@ -82,6 +82,31 @@ def test_accepted_requests_are_answered_after_sigterm(tmp_path):
         stop.cancel()
 
 
+def test_a_second_sigint_ends_a_server_amid_a_job(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-c", PROCESS],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": PATHS},
+        cwd=tmp_path,
+    ) as process:
+        stop = threading.Timer(60, process.kill)
+        stop.start()
+        lines = map(json.loads, iter(process.stderr.readline, ""))
+        url = next(line["url"] for line in lines if line["message"] == "serving")
+        host = url.removeprefix("http://")
+        with contextlib.closing(http.client.HTTPConnection(host, timeout=60)) as client:
+            client.request("POST", "/decode", stream())
+            while "sempic_jobs_running 1.0" not in httpx.get(f"{url}/metrics", timeout=60).text:
+                time.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+            next(line for line in lines if line["message"].startswith("Waiting for connections"))
+            process.send_signal(signal.SIGINT)
+            process.stderr.read()
+            assert process.wait() == 0
+        stop.cancel()
+
+
 class Clock:
     """The time of the server, which stands still except in `passes`."""
 

@@ -70,6 +70,21 @@ def test_a_pool_survives_slow_dying_failing_and_refused_jobs():
     with_pool(test, seconds=0.5)
 
 
+def test_a_job_that_a_worker_does_not_even_take_has_a_limit():
+    """A pipe holds small jobs only; of a large one, the sender waits."""
+
+    async def test(p):
+        (idle,) = p.workers
+        os.kill(idle.process.pid, signal.SIGSTOP)
+        with pytest.raises(pools.TooSlow):
+            await asyncio.wait_for(p.run("echo", bytes(1 << 22)), 30)
+        p.seconds = 30
+        assert (await p.run("echo", 1)).value == 1
+        assert p.replaced == 1
+
+    with_pool(test, seconds=0.1)
+
+
 def test_a_worker_that_dies_idle_costs_no_request():
     async def test(p):
         (idle,) = p.workers

@@ -11,6 +11,12 @@ def test_an_unknown_device_is_named(tmp_path):
         set_up(RunOptions(out=tmp_path, steps=1, device="abacus"))
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_missing_gpu_is_named(tmp_path):
+    with pytest.raises(ModelError, match="--device cuda: there is no GPU that PyTorch can use"):
+        set_up(RunOptions(out=tmp_path, steps=1, device="cuda"))
+
+
 @pytest.mark.parametrize("device", ["meta", "mps:99", "xla"])
 def test_an_unusable_device_is_named(tmp_path, device):
     with pytest.raises(ModelError, match=f"--device {device}: ") as refused:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from sempic import checks
+from sempic import checks, processes
 from sempic.bits import Bits
 from sempic.coarse import hevc, sets, slices
 from sempic.coarse.hevc import CHROMA_QP, START
@@ -71,6 +71,7 @@ class Encoder:
         settings = _X265 | {"min-cu-size": 8, "ctu": hevc.tree(across - 1, down - 1)}
         options = {"preset": "slow", "forced-idr": "1"}
         self._encoder = hevc.encoder(across, down, chroma, CHROMA_QP[chroma], settings, **options)
+        processes.keep_at_fork(self)
         self._regions: dict[int, Any] = {}
         self._decoder: Decoder | None = None
         self._count = 0
@@ -116,6 +117,7 @@ class Encoder:
             import av.filter
 
             graph = self._regions[qp] = av.filter.Graph()
+            graph.threads = 1  # by default each has as many as there are cores
             width, height = self._coded
             source = graph.add_buffer(
                 width=width, height=height, format=frame.format.name, time_base=Fraction(1)

@@ -17,78 +17,36 @@ from sempic.training.options import RunOptions
 class Training(NamedTuple):
     """A command of `sempic train`. Places are MODULE:NAME below `sempic.training`."""
 
-    summary: str
     arguments: str
     """Place of an options dataclass or of a function that parses arguments; needs no extra."""
     function: str
     """Place of the function that is called with the parsed arguments."""
 
+    @property
+    def summary(self) -> str:
+        """The first sentence of the docstring of `arguments`."""
+        return " ".join(_found(self.arguments).__doc__.split()).partition(". ")[0].rstrip(".")
+
 
 TRAININGS = {
-    "segmenter": Training(
-        "fine-tune an ImageNet backbone to find classes in pictures",
-        "options:SegmenterOptions",
-        "recipes.segmenter:Segmenter.run",
-    ),
-    "corpus": Training(
-        "make what receivers learn from, once: renditions, maps, coarse pictures",
-        "options:CorpusOptions",
-        "data.render:make",
-    ),
-    "denoise": Training(
-        "teach the compact receiver to denoise residuals",
-        "options:DenoiseOptions",
-        "recipes.denoise:Denoise.run",
-    ),
-    "distill": Training(
-        "make a trained compact receiver sharp in 1 to 4 steps",
-        "options:DistillOptions",
-        "recipes.distill:Distill.run",
-    ),
+    "segmenter": Training("options:SegmenterOptions", "recipes.segmenter:Segmenter.run"),
+    "corpus": Training("options:CorpusOptions", "data.render:make"),
+    "denoise": Training("options:DenoiseOptions", "recipes.denoise:Denoise.run"),
+    "distill": Training("options:DistillOptions", "recipes.distill:Distill.run"),
     "label-prior network": Training(
-        "one of the two networks of the label coder's prior",
-        "options:LabelPriorOptions",
-        "recipes.label_prior:LabelPrior.run",
+        "options:LabelPriorOptions", "recipes.label_prior:LabelPrior.run"
     ),
-    "label-prior export": Training(
-        "both networks as integers", "options:PriorExportOptions", "label_model:run_export"
-    ),
-    "label-prior tables": Training(
-        "the other parts of a label model: readout and tables",
-        "options:PriorTablesOptions",
-        "label_model:run_tables",
-    ),
-    "paper": Training(
-        "the paper's own network, under the original's flags", "flags:paper", "recipes.paper:run"
-    ),
-    "restore": Training(
-        "turn an ONNX file into weights to train on from", "options:RestoreOptions", "restore:run"
-    ),
-    "grow": Training(
-        "turn a receiver of CamVid's classes into one of Cityscapes'",
-        "options:GrowOptions",
-        "grow:run",
-    ),
-    "average": Training(
-        "the mean of two trainings' weights", "options:AverageOptions", "grow:average"
-    ),
-    "export": Training(
-        "write trained weights as the ONNX files that the product runs",
-        "options:ExportOptions",
-        "onnx:export",
-    ),
-    "features": Training(
-        "put the frozen ImageNet features of distill into a folder",
-        "options:FeaturesOptions",
-        "losses:write_features",
-    ),
-    "convert": Training(
-        "the paper's network: a .pt of the original to safetensors, or back",
-        "flags:convert",
-        "convert:run",
-    ),
+    "label-prior export": Training("options:PriorExportOptions", "label_model:run_export"),
+    "label-prior tables": Training("options:PriorTablesOptions", "label_model:run_tables"),
+    "paper": Training("flags:paper", "recipes.paper:run"),
+    "restore": Training("options:RestoreOptions", "restore:run"),
+    "grow": Training("options:GrowOptions", "grow:run"),
+    "average": Training("options:AverageOptions", "grow:average"),
+    "export": Training("options:ExportOptions", "onnx:export"),
+    "features": Training("options:FeaturesOptions", "losses:write_features"),
+    "convert": Training("flags:convert", "convert:run"),
 }
-_SAMPLE = Training("rebuild a dataset's pictures", "flags:sample", "sample:run")
+_SAMPLE = Training("flags:sample", "sample:run")
 
 
 def add(parser: argparse.ArgumentParser) -> None:

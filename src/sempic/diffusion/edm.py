@@ -28,9 +28,8 @@ def draw(
 ) -> Tensor:
     """Normal noise on a device. With a generator it is drawn on the generator's device, for example
     the CPU, so that all devices get the same noise."""
-    if generator is None:
-        return torch.randn(*shape, device=device)
-    return torch.randn(*shape, generator=generator, device=generator.device).to(device)
+    where = device if generator is None else generator.device
+    return torch.randn(*shape, generator=generator, device=where).to(device)
 
 
 def draw_sigma(

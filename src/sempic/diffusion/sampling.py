@@ -191,6 +191,6 @@ def _scheduler(alphas_cumprod: Array, solver: str) -> Any:
         "final_sigmas_type": "zero",
     }
     kind = DPMSolverMultistepScheduler if solver == "dpmsolver++" else UniPCMultistepScheduler
-    scheduler: Any = kind(**shared)
+    scheduler = kind(**shared)
     scheduler.set_timesteps(len(alphas_cumprod))
     return scheduler

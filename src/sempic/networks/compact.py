@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sempic.palette import Palette
+from sempic.palette import Palette, built_in
 
 PATCH = 4
 """Picture pixels per coarse pixel, and the side of the patches that the network works on."""
@@ -132,12 +132,12 @@ class CompactNet(nn.Module):
 
     kind = "compact"
     """Kind of its weights in their metadata."""
-    palette: Palette | None = None
-    """Palette of the classes; None: our palette with this number of classes."""
+    palette: Palette | None
+    """Palette of the classes, initially the built-in one of as many; None: they have no names."""
 
     def __init__(self, config: CompactConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.palette = config, built_in(config.classes)
         widths, emb = config.widths, config.emb_width
         self.embed_noise = nn.Sequential(
             nn.Linear(1 + 2 * 8 + 1, emb), nn.SiLU(), nn.Linear(emb, emb), nn.SiLU()

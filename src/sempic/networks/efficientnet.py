@@ -136,8 +136,7 @@ def imagenet_weights(version: int) -> dict[str, Tensor]:
     except ModuleNotFoundError as error:
         raise ModelError(f"needs {name.replace('_', '-')}; {install_hint('train')}") from error
     (path,) = Path(package.__path__[0], "models").glob("*.pth")
-    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    return state
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def imagenet(version: int, state: dict[str, Tensor] | None = None) -> EfficientNetLite:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sempic.networks.compact import double
 from sempic.networks.efficientnet import EfficientNetLite
-from sempic.palette import Palette
+from sempic.palette import Palette, built_in
 from sempic.scene import Image, LabelMap
 
 
@@ -48,12 +48,12 @@ class SegmentationNet(nn.Module):
 
     kind = "segmenter"
     """Kind of its weights in their metadata."""
-    palette: Palette | None = None
-    """Palette of the classes; None: our palette with this number of classes."""
+    palette: Palette | None
+    """Palette of the classes, initially the built-in one of as many; None: they have no names."""
 
     def __init__(self, config: SegmenterConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.palette = config, built_in(config.classes)
         self.backbone = EfficientNetLite(config.backbone)
         fine, *coarse = self.backbone.channels
         self.lateral = nn.ModuleList(nn.Conv2d(c, config.width, 1) for c in coarse)

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -73,12 +72,11 @@ class UNetConfig:
                 f"image_size {self.image_size} is none of {sorted(CHANNEL_MULT)}: "
                 "give channel_mult as well"
             )
-        for name in ("num_channels", "num_res_blocks", "num_classes", "image_size"):
+        for name in ("num_channels", "num_res_blocks", "num_classes", "num_heads", "image_size"):
             if getattr(self, name) < 1:
                 raise ModelError(f"{name} must be at least 1, not {getattr(self, name)}")
-        unset_values = {"num_heads": 1, "num_head_channels": -1, "num_heads_upsample": -1}
-        for name, unset in unset_values.items():
-            if getattr(self, name) < 1 and getattr(self, name) != unset:
+        for name in ("num_head_channels", "num_heads_upsample"):
+            if getattr(self, name) < 1 and getattr(self, name) != -1:
                 raise ModelError(f"{name} cannot be {getattr(self, name)}")
         if not 0 <= self.dropout < 1:
             raise ModelError(f"dropout must lie in [0, 1), not {self.dropout}")
@@ -169,7 +167,7 @@ class SPADE(nn.Module):
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         hidden = self.mlp_shared(F.interpolate(condition, size=x.shape[2:], mode="nearest"))
         gamma, beta = self.mlp_gamma(hidden), self.mlp_beta(hidden)
-        return cast(Tensor, self.norm(x) * (1 + gamma) + beta)
+        return self.norm(x) * (1 + gamma) + beta
 
 
 class ResBlock(nn.Module):
@@ -212,7 +210,7 @@ class ResBlock(nn.Module):
             h = out_norm(h) * (1 + scale) + shift
         else:
             h = out_norm(h + time)
-        return cast(Tensor, self.skip_connection(self.resample(x)) + self.out_layers[-3:](h))
+        return self.skip_connection(self.resample(x)) + self.out_layers[-3:](h)
 
 
 class AttentionBlock(nn.Module):
@@ -236,7 +234,7 @@ class AttentionBlock(nn.Module):
         # Channels are ordered by head, then q, k, v; in the new order by q, k, v, then head.
         parts = qkv.view(batch if self.new_order else batch * self.heads, 3, -1, length).unbind(1)
         mixed = _attention(*(part.reshape(batch * self.heads, -1, length) for part in parts))
-        return cast(Tensor, (flat + self.proj_out(mixed.reshape_as(flat))).view_as(x))
+        return (flat + self.proj_out(mixed.reshape_as(flat))).view_as(x)
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -262,7 +260,7 @@ class Stage(nn.Sequential):
             if not isinstance(layer, ResBlock | AttentionBlock):
                 x = layer(x)
             elif recompute:
-                x = cast(Tensor, checkpoint(layer, x, condition, embedding, use_reentrant=False))
+                x = checkpoint(layer, x, condition, embedding, use_reentrant=False)
             else:
                 x = layer(x, condition, embedding)
         return x
@@ -342,8 +340,7 @@ class SemanticUNet(nn.Module):
         coarse = F.interpolate(coarse, x.shape[2:], mode="bilinear", align_corners=False)
         embedding = self.time_embed(timestep_embedding(t, self.config.num_channels))
         dtype = getattr(torch, self.config.precision)
-        half = dtype != torch.float32
-        with torch.autocast(x.device.type, dtype) if half else nullcontext():
+        with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
             h = torch.cat([x, coarse], dim=1).type(dtype)
             recompute = self.config.use_checkpoint and torch.is_grad_enabled()
             given = condition.type(dtype), embedding, recompute
@@ -354,7 +351,7 @@ class SemanticUNet(nn.Module):
             h = self.middle_block(h, *given)
             for stage in self.output_blocks:
                 h = stage(torch.cat([h, skips.pop()], dim=1), *given)
-        return cast(Tensor, self.out(h.float()))
+        return self.out(h.float())
 
     def _check(self, x: Tensor, coarse: Tensor, condition: Tensor) -> None:
         height, width = x.shape[2:]

@@ -18,7 +18,7 @@ from sempic import files
 from sempic.errors import JSON_FAULTS, ModelError, OutputError, naming, refused
 from sempic.networks.compact import CompactConfig, CompactNet
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig
-from sempic.palette import CAMVID, CITYSCAPES, Palette, described, from_description
+from sempic.palette import described, from_description
 
 Network = TypeVar("Network", bound=nn.Module)
 _Ours = TypeVar("_Ours", CompactNet, SegmentationNet)
@@ -33,13 +33,10 @@ def save_tensors(
     Raises OutputError, also unless `path` ends in `.safetensors`.
     """
     files.need_suffix(path, ".safetensors", "weights")
-    part = files.temporary_for(path)
-    what = f"{path}: cannot be written"
     with (
-        refused(OutputError, what, OSError, SafetensorError, unfit=True),
-        files.removed_on_failure(part),
+        refused(OutputError, f"{path}: cannot be written", SafetensorError, unfit=True),
+        files.making(path) as part,
     ):
-        part.touch()
         mode = part.stat().st_mode  # as of other files; safetensors' are for their owner alone
         save_file(
             {key: value.detach().cpu().contiguous() for key, value in state.items()},
@@ -48,7 +45,6 @@ def save_tensors(
         )
         with suppress(PermissionError):  # on file systems without permissions
             part.chmod(mode)
-        files.move_to_target(part, path)
 
 
 def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -99,15 +95,14 @@ def save_shards(
     """Write tensors as float16 into files of at most `limit` bytes; `load_tensors` takes the first
     file. Returns the files. Raises OutputError."""
     shards: list[dict[str, Tensor]] = [{}]
-    room = limit - (1 << 16)  # for the header
+    room = limit = limit - (1 << 16)  # for the header
     for key, value in state.items():
         small = value.detach().half() if value.is_floating_point() else value
-        size = small.numel() * small.element_size()
-        if size > room and shards[-1]:
+        if small.nbytes > room and shards[-1]:
             shards.append({})
-            room = limit - (1 << 16)
+            room = limit
         shards[-1][key] = small
-        room -= size
+        room -= small.nbytes
     if len(shards) > 1:
         path = path.with_name(f"{path.stem}-1-of-{len(shards)}{path.suffix}")
     names = _shards(path)
@@ -155,18 +150,12 @@ def configured(kind: type[Config], metadata: Any, path: Path) -> Config:
         return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in metadata.items()})
 
 
-def palette_of(network: CompactNet | SegmentationNet) -> Palette | None:
-    """A network's palette; of a file that names none, the built-in one with as many classes. None:
-    there is no such palette."""
-    built_in = (p for p in (CAMVID, CITYSCAPES) if p.known == network.config.classes)
-    return network.palette or next(built_in, None)
-
-
 def about(network: CompactNet | SegmentationNet) -> dict[str, Any]:
     """Metadata of a network's weights: its configuration, and its palette if that is custom."""
-    palette = network.palette
-    own = palette is not None and palette.identity is not None
-    return asdict(network.config) | ({"palette": described(palette)} if own and palette else {})
+    found, palette = asdict(network.config), network.palette
+    if palette is not None and palette.identity is not None:
+        found["palette"] = described(palette)
+    return found
 
 
 def save_network(network: CompactNet | SegmentationNet, path: Path) -> None:
@@ -195,11 +184,9 @@ def _load(network: type[_Ours], config: type[Any], path: Path) -> _Ours:
     palette = metadata.pop("palette", None)
     shape = configured(config, metadata, path)
     found = filled(lambda: network(shape), state, path)
-    with naming(path, ModelError):
-        found.palette = None if palette is None else from_description(palette)
-    if found.palette is not None and found.palette.known != found.config.classes:
-        raise ModelError(
-            f"{path}: {found.config.classes} classes, but palette {found.palette.name} has "
-            f"{found.palette.known}"
-        )
+    if palette is not None:
+        with naming(path, ModelError):
+            found.palette = from_description(palette)
+        if why := found.palette.unlike(found.config.classes, None):
+            raise ModelError(f"{path}: {why} as in its palette {found.palette.name}")
     return found

@@ -8,6 +8,7 @@ be restored, as many as there are sums. `Guard` is for senders, `Mender` for rec
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -26,6 +27,8 @@ _PACKETS = 2
 """Parity packets of a group."""
 _HEADER = 16
 """Approximate bytes of a packet without sums and counts."""
+_PRECEDING = 1024
+"""The most packets before a frame; noise without any frame has no end."""
 _END = b"\1"
 """Follows a frame's content, before the zeros that fill its last symbol."""
 _POLYNOMIAL = 0x11D
@@ -126,7 +129,7 @@ class Mender:
         self._due: int | None = None
         """Number of the frame to return next."""
         self._newest = -1
-        self._preceding: list[Packet] = []
+        self._preceding = deque[Packet](maxlen=_PRECEDING)
         """Packets since the last frame."""
         self._held: dict[int, list[Packet]] = {}
         """Frames to return, by number, each after the packets that precede it."""
@@ -152,7 +155,7 @@ class Mender:
         self._span = 0
         yield from self._release()
         yield from self._preceding
-        self._preceding = []
+        self._preceding.clear()
 
     def _hold(self, frame: Frame) -> bool:
         """Stores a frame, unless it is late, repeated, or before the first key frame and without
@@ -166,7 +169,7 @@ class Mender:
             return False
         self._newest = max(self._newest, number)
         self._held[number] = [*self._preceding, frame]
-        self._preceding = []
+        self._preceding.clear()
         if self._span:
             self._contents[number] = frame.content
             self._forget()

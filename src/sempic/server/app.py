@@ -105,7 +105,7 @@ class JsonLines(logging.Formatter):
 
 
 def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000) -> None:
-    """Serve until SIGINT or SIGTERM, then finish accepted jobs; a second signal ends at once.
+    """Serve until SIGINT or SIGTERM, then finish accepted jobs; a second SIGINT ends at once.
 
     The log goes to stderr as JSON lines.
 
@@ -158,6 +158,11 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         log.info("serving", extra={"fields": {"url": self.url}})
         self._watch = asyncio.create_task(self._end_stalled())  # during the shutdown, too
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        app: Any = self.config.app
+        app.state.pool.kill()  # a second SIGINT leaves out the end of the application
 
     async def _end_stalled(self) -> None:
         still: dict[tuple[Any, Any, int], float] = {}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import itertools
 import logging
 import math
@@ -179,11 +178,12 @@ class Pool:
         self.running += 1
         start = time.perf_counter()
         try:
-            call = functools.partial(worker.call, job, max(0.0, self.seconds - waited))
-            answer = await asyncio.get_running_loop().run_in_executor(self._threads, call)
+            loop = asyncio.get_running_loop()
+            call = loop.run_in_executor(self._threads, worker.call, job)
+            answer = await asyncio.wait_for(call, self.seconds - waited)
         except BaseException as error:  # the worker is still at the job, or dead
-            self._discard(worker)
-            if isinstance(error, TooSlow):
+            self._discard(worker)  # which ends the call in its thread, too
+            if isinstance(error, asyncio.TimeoutError):
                 raise TooSlow(f"stopped after {self.seconds:g} s, the limit of a job") from None
             raise
         finally:
@@ -220,7 +220,9 @@ class Pool:
         self._free.put_nowait(worker)
 
     def _discard(self, worker: Worker) -> None:
-        self.workers.discard(worker)
+        if worker not in self.workers:  # the pool has ended
+            return
+        self.workers.remove(worker)
         worker.kill()
         self.replaced += 1
         log.warning("a worker is replaced", extra={"fields": {"pid": worker.process.pid}})
@@ -257,12 +259,10 @@ class Worker:
         assert message is None or isinstance(message, (SempicError, InternalError))
         return message
 
-    def call(self, job: Any, seconds: float) -> Any:
-        """Raises TooSlow after `seconds`, InternalError if the process dies."""
+    def call(self, job: Any) -> Any:
+        """Raises InternalError if the process dies."""
         try:
             self._pipe.send(job)
-            if not self._pipe.poll(seconds):
-                raise TooSlow
             return self._pipe.recv()
         except (EOFError, OSError):
             raise InternalError("the worker process died") from None

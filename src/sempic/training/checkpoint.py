@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -55,14 +56,13 @@ class Folder:
                     f"{name} is {value!r}, but {self.path} began with {before!r}: choose another "
                     "--out"
                 )
+        parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
+        for key, value in tensors.items():
+            name, _, own = key.partition("/")
+            parts[name][own] = value
         for name, part in moving.items():
-            own = {
-                key.removeprefix(f"{name}/"): value
-                for key, value in tensors.items()
-                if key.startswith(f"{name}/")
-            }
             try:
-                _fill(part, own)
+                _fill(part, parts[name])
             except (RuntimeError, KeyError, ValueError) as error:
                 reason = str(error).strip().splitlines()[-1].strip()
                 raise ModelError(

@@ -40,14 +40,12 @@ def set_up(options: RunOptions) -> torch.device:
     auto = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(auto if options.device == "auto" else options.device)
-    except RuntimeError as error:
-        raise ModelError(f"--device {options.device}: PyTorch knows no such device") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ModelError(f"--device {options.device}: there is no GPU that PyTorch can use")
-    try:
         torch.zeros((), device=device).item()
     except Exception as error:  # of a class and with pages of text by the kind of device
-        raise ModelError(f"--device {options.device}: PyTorch cannot use it here") from error
+        why = "PyTorch knows no such device, or cannot use it here"
+        if options.device.startswith("cuda") and not torch.cuda.is_available():
+            why = "there is no GPU that PyTorch can use"
+        raise ModelError(f"--device {options.device}: {why}") from error
     if options.reproducible:
         torch.use_deterministic_algorithms(True, warn_only=True)
     elif device.type == "cuda":
@@ -70,8 +68,9 @@ def generator(options: RunOptions, step: int) -> torch.Generator | None:
 
 
 def to_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
-    """The array on the device; the copy to a GPU is asynchronous."""
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    """The array on the device; the copy to a GPU is asynchronous. On the CPU a contiguous array
+    that may be written shares its memory."""
+    tensor = torch.from_numpy(np.require(array, requirements=["C", "W"]))
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)

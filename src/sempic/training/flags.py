@@ -197,7 +197,8 @@ _SAMPLED = {
 
 
 def paper(argv: Sequence[str]) -> dict[str, Any]:
-    """Flags of `sempic train`, by name, as text. Raises ModelError."""
+    """Train the paper's network, under the original's flags. Returns them by name, as text; raises
+    ModelError."""
     return read_flags(
         argv,
         prog="sempic train",
@@ -207,7 +208,7 @@ def paper(argv: Sequence[str]) -> dict[str, Any]:
 
 
 def sample(argv: Sequence[str]) -> dict[str, Any]:
-    """Flags of `sempic sample`, by name, as text. Raises ModelError."""
+    """Rebuild a dataset's pictures. Returns the flags by name, as text; raises ModelError."""
     ours = fields.of(SampleConfig).keys() | fields.of(SamplingConfig).keys()
     trained = fields.of(PaperOptions).keys() - _SAMPLED - ours
     return read_flags(
@@ -220,7 +221,8 @@ def sample(argv: Sequence[str]) -> dict[str, Any]:
 
 
 def convert(argv: Sequence[str]) -> dict[str, Any]:
-    """Arguments of `sempic train convert`: source, target, and flags of the network."""
+    """Turn a .pt of the original into safetensors, or back. Returns the arguments: source, target,
+    and flags of the network."""
     parser = argparse.ArgumentParser(
         prog="sempic train convert",
         description="SOURCE.pt to TARGET.safetensors, or SOURCE.safetensors to TARGET.pt, whose "

@@ -12,7 +12,7 @@ import torch
 from sempic.errors import ModelError, naming
 from sempic.jobs import apart
 from sempic.networks.compact import CompactNet
-from sempic.networks.weights import load_network, load_receiver, palette_of, save_network
+from sempic.networks.weights import load_network, load_receiver, save_network
 from sempic.palette import CAMVID, CITYSCAPES, translate
 from sempic.training.options import AverageOptions, GrowOptions
 
@@ -43,7 +43,7 @@ def as_cityscapes(network: CompactNet) -> CompactNet:
     """A network of Cityscapes' 19 classes, each of which starts as the CamVid class that contains
     it. Raises ModelError unless `network` knows CamVid's 11."""
     known = network.config.classes
-    if why := CAMVID.unlike(known, palette_of(network)):
+    if why := CAMVID.unlike(known, network.palette):
         raise ModelError(f"this receiver knows {why}")
     ids = np.arange(CITYSCAPES.known, dtype=np.uint8)
     begins_as = torch.from_numpy(translate(ids, CITYSCAPES.id, CAMVID.id)).long()

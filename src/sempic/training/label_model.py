@@ -26,7 +26,7 @@ from sempic.labels.primed import state
 from sempic.labels.trunk import CELL, LAYERS
 from sempic.networks.label_prior import LabelPriorNet
 from sempic.networks.weights import load_tensors
-from sempic.palette import CAMVID, CITYSCAPES, Palette
+from sempic.palette import Palette, built_in
 from sempic.training.data import taxonomy
 from sempic.training.data.label_maps import Maps, opened
 from sempic.training.options import PriorExportOptions, PriorTablesOptions
@@ -174,8 +174,7 @@ def need_palette(path: Path, classes: int, name: str | None, palette: Palette) -
     their palette, in full; None: the built-in one with as many."""
     if classes != len(palette.classes):
         raise ModelError(f"{path} is for another number of classes")
-    bundled = (p.name for p in (CAMVID, CITYSCAPES) if len(p.classes) == classes)
-    name = name or next(bundled, palette.full_name)
+    name = name or (built_in(classes - 1) or palette).full_name  # without void
     if name != palette.full_name:
         raise ModelError(f"{path} is for the classes of {name}, not of {palette.full_name}")
 

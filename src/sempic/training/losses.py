@@ -45,23 +45,24 @@ class Features(nn.Module):
         """Loads weights from a folder of `write_features`, or from the ImageNet package and the
         cache. Raises ModelError if they are missing."""
         super().__init__()
-        backbone, vgg_weights = _frozen(folder, vgg)
+        backbone = _frozen("efficientnet-lite0", folder)
         self.network = efficientnet.imagenet(0, backbone)
         self.head = efficientnet.imagenet_head(backbone)
         self.channels = [self.network._conv_stem.out_channels, *self.network.channels[1:]]
         self.widths = list(_WIDTHS)
         self.stages = nn.ModuleList()
         if vgg:
+            vgg16 = _frozen("vgg16", folder)
             self.channels += _STAGE_CHANNELS
             self.widths += _STAGE_WIDTHS
             number = 0
             for depth in _STAGES:
                 layers: list[nn.Module] = [nn.MaxPool2d(2)] if number else []
                 for _ in range(depth):
-                    kernel = vgg_weights[f"backbone.{number}.weight"]
+                    kernel = vgg16[f"backbone.{number}.weight"]
                     conv = nn.Conv2d(kernel.shape[1], kernel.shape[0], 3, padding=1)
                     conv.weight.data = kernel
-                    conv.bias = nn.Parameter(vgg_weights[f"backbone.{number}.bias"])
+                    conv.bias = nn.Parameter(vgg16[f"backbone.{number}.bias"])
                     layers += [conv, nn.ReLU()]
                     number += 1
                 self.stages.append(nn.Sequential(*layers))
@@ -89,8 +90,7 @@ class Features(nn.Module):
     def pooled(self, found: list[Tensor]) -> Tensor:
         """(B, 1280): the input of the ImageNet classifier for pictures with these features."""
         last = BACKBONE - 1
-        pooled: Tensor = self.head(found[last] / self.scale[last]).float().mean((2, 3))
-        return pooled
+        return self.head(found[last] / self.scale[last]).float().mean((2, 3))
 
     def calibrate(self, pictures: Tensor) -> None:
         """Set the scales by real pictures, (B, 3, H, W) in [-1, 1]."""
@@ -98,28 +98,25 @@ class Features(nn.Module):
         self.scale.copy_(torch.stack([1 / f.abs().mean() for f in self(pictures, pictures)]))
 
 
-def _frozen(folder: Path | None, vgg: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Weights of EfficientNet-Lite0, and of VGG-16 if `vgg` (else empty)."""
-    if folder is None:
-        arrays = weights.load("vgg16") if vgg else {}
-        layers = {k: torch.from_numpy(v) for k, v in arrays.items()}
-        return efficientnet.imagenet_weights(0), layers
-    names = ("efficientnet-lite0", "vgg16")[: 1 + vgg]
-    found = [load_tensors(folder / f"{name}.safetensors", name)[0] for name in names]
-    backbone, *rest = ({k: v.float() for k, v in state.items()} for state in found)
-    return backbone, rest[0] if rest else {}
+def _frozen(name: str, folder: Path | None) -> dict[str, Tensor]:
+    """Weights of "efficientnet-lite0" or "vgg16"."""
+    if folder is not None:
+        state, _ = load_tensors(folder / f"{name}.safetensors", name)
+        return {k: v.float() for k, v in state.items()}
+    if name == "vgg16":
+        return {k: torch.from_numpy(v) for k, v in weights.load(name).items()}
+    return efficientnet.imagenet_weights(0)
 
 
 def write_features(options: FeaturesOptions) -> None:
     """`sempic train features`: write the weights of `Features` as float16, for machines without
     the package and the cache. Raises ModelError if they are missing here."""
-    folder = options.folder
-    backbone, layers = _frozen(None, True)
     first = tuple(f"backbone.{number}." for number in range(sum(_STAGES)))
-    used = {k: v for k, v in layers.items() if k.startswith(first)}
-    files.make_folder(folder)
-    for name, state in (("efficientnet-lite0", backbone), ("vgg16", used)):
-        save_shards(state, name, {}, folder / f"{name}.safetensors", LARGEST_EXPORT)
+    layers = {k: v for k, v in _frozen("vgg16", None).items() if k.startswith(first)}
+    states = {"efficientnet-lite0": _frozen("efficientnet-lite0", None), "vgg16": layers}
+    files.make_folder(options.folder)
+    for name, state in states.items():
+        save_shards(state, name, {}, options.folder / f"{name}.safetensors", LARGEST_EXPORT)
 
 
 def divergence(log_q: Tensor, p: Tensor) -> Tensor:

@@ -28,17 +28,17 @@ from torch import Tensor, nn
 from sempic import files
 from sempic.diffusion import edm
 from sempic.diffusion.sampling import to_unit
-from sempic.errors import InputError, ModelError, OutputError, refused
+from sempic.errors import InputError, ModelError
 from sempic.jobs import apart
 from sempic.networks import compact
 from sempic.networks.compact import PATCH, CompactConfig, CompactNet
 from sempic.networks.efficientnet import same_padding
 from sempic.networks.segmenter import SegmentationNet
-from sempic.networks.weights import load_network, palette_of
+from sempic.networks.weights import load_network
 from sempic.palette import Palette, described
 from sempic.pictures import resized
 from sempic.texture import condition_map
-from sempic.training.data.corpus import open_corpus, sent_texture
+from sempic.training.data.corpus import common_size, open_corpus, sent_texture
 from sempic.training.graph import simplify
 from sempic.training.options import ExportOptions
 
@@ -79,11 +79,10 @@ def bake(network: CompactNet) -> CompactNet:
     gains = {network.head: network.head_gain}
     if network.config.label_gains:
         gains |= {network.embed_labels: network.label_gain, network.embed_fine: network.fine_gain}
-    for parent in list(network.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, compact._Conv):
-                gain = gains[child].detach() if child in gains else torch.ones(1)
-                setattr(parent, name, _Plain(child, gain * child.scale))
+    for name, conv in list(network.named_modules()):
+        if isinstance(conv, compact._Conv):
+            gain = gains.get(conv, torch.ones(1))
+            network.set_submodule(name, _Plain(conv, gain * conv.scale))
     return network
 
 
@@ -96,8 +95,7 @@ class _Segmenter(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         x = image.permute(0, 3, 1, 2).float() / 255
-        logits: Tensor = self.network(x)
-        return logits
+        return self.network(x)
 
 
 def fold_pads(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -129,9 +127,7 @@ def halve(model: onnx.ModelProto) -> None:
             count += 1
 
 
-def quantise(
-    model: Path, feeds: Iterable[dict[str, Any]], names: Collection[str] | None = None
-) -> None:
+def quantise(model: Path, feeds: Iterable[dict[str, Any]], names: Collection[str] = ("",)) -> None:
     """Make convolutions of an ONNX file compute in 8-bit integers, in place.
 
     Weights have a scale per filter, activations one per tensor. Weights have seven bits: processors
@@ -139,7 +135,7 @@ def quantise(
 
     Args:
         feeds: inputs of the model, which determine the ranges of activations.
-        names: parts of the names of the convolutions to quantise; None: all convolutions.
+        names: parts of the names of the convolutions to quantise; default: all convolutions.
     """
     reader = SimpleNamespace(get_next=functools.partial(next, iter(feeds), None))
     convs = [n.name for n in onnx.load(model).graph.node if n.op_type == "Conv"]
@@ -149,9 +145,7 @@ def quantise(
         reader,
         quant_format=quantization.QuantFormat.QDQ,
         op_types_to_quantize=["Conv", "Relu"],
-        nodes_to_quantize=[
-            conv for conv in convs if names is None or any(name in conv for name in names)
-        ],
+        nodes_to_quantize=[conv for conv in convs if any(name in conv for name in names)],
         per_channel=True,
         reduce_range=True,
         activation_type=quantization.QuantType.QUInt8,
@@ -180,7 +174,7 @@ def first_inputs(
     large = [s for s in samples if s.image.shape[0] >= rows and s.image.shape[1] >= columns]
     samples = large or samples
     if not large:  # calibration needs inputs of one size
-        rows, columns = (min(s.image.shape[axis] for s in samples) for axis in (0, 1))
+        rows, columns = common_size(samples)
     rng = np.random.default_rng(0)
 
     def feed(index: int) -> dict[str, Any]:
@@ -207,12 +201,12 @@ def pictures_of(folder: Path, enlarge: float) -> Iterator[dict[str, Any]]:
     """A segmenter's inputs, for training pictures of a corpus, enlarged by a factor. Raises
     InputError before the first one, for no corpus."""
     samples = open_corpus([folder]).part(judged=False)
-    rows, columns = (min(s.image.shape[axis] for s in samples) for axis in (0, 1))
+    rows, columns = common_size(samples)
     size = round(columns * enlarge) // 32 * 32, round(rows * enlarge) // 32 * 32
 
     def feed(index: int) -> dict[str, Any]:
         image = samples[index * len(samples) // CALIBRATION].image[:rows, :columns]
-        return {"image": resized(np.ascontiguousarray(image), size)[None]}
+        return {"image": resized(image, size)[None]}
 
     return map(feed, range(CALIBRATION))
 
@@ -225,7 +219,7 @@ def _write(
     metadata: dict[str, Any],
     path: Path,
     feeds: Iterable[dict[str, Any]] | None = None,
-    quantised: Collection[str] | None = None,
+    quantised: Collection[str] = ("",),
 ) -> None:
     """Write an ONNX file, whole or not at all; quantised if `feeds` are given. Raises OutputError.
 
@@ -236,36 +230,32 @@ def _write(
         quantised: `names` of `quantise`.
     """
     files.need_suffix(path, ".onnx", "an ONNX file")
-    part = files.temporary_for(path).with_suffix(".onnx")
-    with refused(OutputError, f"{path}: cannot write"):
-        part.touch()  # raises OSError, where torch would raise its own errors
-        with files.removed_on_failure(part):
-            with warnings.catch_warnings():
-                # The tracing exporter is deprecated, but the new one cannot express that sides are
-                # multiples of 16. torch is pinned: decide again when the pin moves.
-                warnings.simplefilter("ignore")
-                torch.onnx.export(
-                    module.cpu().eval(),  # where the example is
-                    tuple(example.values()),
-                    part,
-                    input_names=list(example),
-                    output_names=[output],
-                    dynamic_axes=axes,
-                    opset_version=OPSET,
-                    dynamo=False,
-                )
-            model = fold_pads(onnx.load(part))
-            if feeds is not None:
-                add_pre_process_metadata(model)  # else the quantiser prints advice
-                onnx.save(model, part)
-                quantise(part, feeds, quantised)
-                model = onnx.load(part)
-            simplify(model)
-            halve(model)
-            onnx.helper.set_model_props(model, {"sempic": json.dumps(metadata)})
-            onnx.checker.check_model(model)
+    with files.making(path) as part:  # torch would raise errors of its own for its folder
+        with warnings.catch_warnings():
+            # The tracing exporter is deprecated, but the new one cannot express that sides are
+            # multiples of 16. torch is pinned: decide again when the pin moves.
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                module.cpu().eval(),  # where the example is
+                tuple(example.values()),
+                part,
+                input_names=list(example),
+                output_names=[output],
+                dynamic_axes=axes,
+                opset_version=OPSET,
+                dynamo=False,
+            )
+        model = fold_pads(onnx.load(part))
+        if feeds is not None:
+            add_pre_process_metadata(model)  # else the quantiser prints advice
             onnx.save(model, part)
-            files.move_to_target(part, path)
+            quantise(part, feeds, quantised)
+            model = onnx.load(part)
+        simplify(model)
+        halve(model)
+        onnx.helper.set_model_props(model, {"sempic": json.dumps(metadata)})
+        onnx.checker.check_model(model)
+        onnx.save(model, part)
 
 
 def export_receiver(
@@ -332,9 +322,9 @@ def export_segmenter(
 
 
 def _palette(network: CompactNet | SegmentationNet) -> Palette:
-    if (palette := palette_of(network)) is None:
+    if network.palette is None:
         raise ModelError(f"no palette of ours has {network.config.classes} classes")
-    return palette
+    return network.palette
 
 
 def export(options: ExportOptions) -> None:
@@ -342,7 +332,7 @@ def export(options: ExportOptions) -> None:
     apart((options.weights,), options.output)
     network, corpus = load_network(options.weights), options.int8
     if isinstance(network, CompactNet):
-        feeds = first_inputs(corpus, network.config, palette_of(network)) if corpus else None
+        feeds = first_inputs(corpus, network.config, network.palette) if corpus else None
         export_receiver(network, options.output, model_id=options.model_id, feeds=feeds)
     else:
         if options.model_id != ExportOptions.model_id:

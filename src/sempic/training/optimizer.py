@@ -47,13 +47,12 @@ class Optimizer:
         self.parameters = [p for group in groups for p in group["params"]]
         self.full_rates = [float(group["lr"]) for group in groups]
         adam = torch.optim.AdamW if weight_decay else torch.optim.Adam
-        fused = self.parameters[0].device.type == "cuda"
+        fastest = "fused" if self.parameters[0].device.type == "cuda" else "foreach"
         self.adam = adam(
             [dict(group) for group in groups],
             betas=betas,
             weight_decay=weight_decay,
-            fused=fused or None,
-            foreach=None if fused else True,
+            **{fastest: True},
         )
 
     def set_rate(self, step: int, progress: float) -> None:

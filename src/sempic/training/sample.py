@@ -51,10 +51,10 @@ def write(
     `human` is its human label map, if another map was sent."""
     shown = {"images": scene.image, "samples": picture, "compressed": scene.coarse}
     parts = {part: pictures.encode(image, ".png") for part, image in shown.items()}
-    sent = pictures.encode_labels(scene.labels, palette, ".png")
-    parts["labels"] = sent if human is None else pictures.encode_labels(human, palette, ".png")
+    maps = {"labels": scene.labels}
     if human is not None:
-        parts["predicted"] = sent
+        maps = {"labels": human, "predicted": scene.labels}
+    parts |= {part: pictures.encode_labels(m, palette, ".png") for part, m in maps.items()}
     if stream:
         parts["sempic"] = stream
     for part in (*_PARTS, "sempic"):

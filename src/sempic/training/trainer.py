@@ -11,6 +11,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,23 +89,22 @@ def train(recipe: Recipe, options: RunOptions) -> None:
         if _is_writer():
             folder.save(moving, {"step": step, "seconds": clock.seconds, "fixed": fixed})
 
-    written: list[Path] = []
-
-    def save_weights() -> None:
+    def save_weights() -> list[Path]:
         averages = recipe.averages.items() if _is_writer() else ()
-        written[:] = [recipe.save(part.state, options.out, name, step) for name, part in averages]
+        return [recipe.save(part.state, options.out, name, step) for name, part in averages]
 
-    def validate() -> None:
+    def validate() -> list[Path]:
         log.check(step)
         began = time.monotonic()
         if _is_writer():
             sheet = options.out / f"sheet-{step:06}.png"
             log.write(step, recipe.validate(judged.state, sheet))
-        save_weights()
+        written = save_weights()
         clock.reserve(time.monotonic() - began)
+        return written
 
     saved = time.monotonic()
-    validated = -1
+    written: list[Path] = []
     with _sigterm_recorded() as signals:
         while not _any_process(signals) and clock.progress(step) < 1:
             torch.manual_seed(step_seed(options, step))
@@ -118,17 +118,15 @@ def train(recipe: Recipe, options: RunOptions) -> None:
             log.add(figures)
             if step % options.log_every == 0:
                 log.write_means(step)
-            if step % options.check_every == 0:
-                validate()
-                validated = step
+            written = validate() if step % options.check_every == 0 else []
             if time.monotonic() - saved >= 60 * options.save_minutes:
                 save()
                 saved = time.monotonic()
         save()
         if signals:
-            save_weights()
-        elif validated != step:
-            validate()
+            written = save_weights()
+        elif not written:
+            written = validate()
         if written:
             print(f"{', '.join(map(str, written))}: weights of step {step}", flush=True)
         if options.export_dir is not None:
@@ -245,8 +243,7 @@ class _Log:
         if steps:  # else this is the validation of a run that had ended
             line += [f"{seconds:.2f} s/step", f"{options.batch / max(seconds, 1e-9):.3g} images/s"]
         if steps and math.isfinite(left):
-            minutes, rest = divmod(int(max(0.0, left)), 60)
-            line.append(f"ETA {minutes // 60}:{minutes % 60:02}:{rest:02}")
+            line.append(f"ETA {timedelta(seconds=int(max(0.0, left)))}")
         print("  ".join(line), flush=True)
 
 
@@ -258,12 +255,12 @@ def _export(recipe: Recipe, state: dict[str, Tensor], run: Folder, folder: Path)
         about = recipe.about() if kind == recipe.kind else {}
         save_shards(tensors, kind, about, folder / f"{kind}.safetensors", LARGEST_EXPORT)
     recipe.export(state, folder)
+    for path in folder.glob("sheet-[0-9]*.png"):
+        path.unlink()  # of the run's earlier ends
     sheets = sorted(run.path.glob("sheet-*.png"), key=lambda path: (len(path.name), path.name))
     logs = [run.log] if run.log.exists() else []  # a run shorter than log_every has none
     for path in (*logs, *sheets[-1:]):
         files.write(folder / path.name, path.read_bytes())
-    for path in set(folder.glob("sheet-[0-9]*.png")) - {folder / path.name for path in sheets[-1:]}:
-        path.unlink()  # of the run's earlier ends
     made = [path for path in folder.iterdir() if path.is_file()]
     large = [path for path in made if path.stat().st_size > LARGEST_EXPORT]
     of_them = f", of them {len(large)} larger than 16 MiB" if large else ""

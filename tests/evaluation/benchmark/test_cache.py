@@ -35,6 +35,17 @@ def test_a_damaged_cache_is_closed_again(tmp_path, monkeypatch):
     assert len(closed) == 1
 
 
+def test_two_benchmarks_may_open_a_cache_at_the_same_moment(tmp_path):
+    """SQLite does not wait for another process where it changes the mode of a new file."""
+    with closing(sqlite3.connect(tmp_path / "cache.sqlite", isolation_level=None)) as other:
+        other.execute("CREATE TABLE kept (key TEXT PRIMARY KEY, value BLOB)")
+        other.execute("BEGIN IMMEDIATE")
+        with closing(Cache(tmp_path / "cache.sqlite")) as cache:
+            assert cache.get("a") is None
+            other.execute("COMMIT")
+            cache.put("a", {"x": 1})
+
+
 def test_digests_depend_on_the_shape():
     row = np.arange(6, dtype=np.uint8)
     assert digest(row.reshape(2, 3)) != digest(row.reshape(3, 2))

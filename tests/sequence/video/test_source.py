@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import struct
 from fractions import Fraction
 from pathlib import Path
@@ -50,6 +51,19 @@ def test_a_source_keeps_no_frames_and_no_threads(clip):
         assert len(os.listdir("/proc/self/task")) <= before
     finally:
         gc.enable()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_child_may_drop_a_source(clip):
+    """FFmpeg would wait for threads that do not exist there."""
+    frames = iter(video.Source("drive.mp4"))
+    next(frames)
+    if (child := os.fork()) == 0:
+        signal.alarm(10)
+        del frames
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,9 @@ class Cache:
             self._db = sqlite3.connect(path, isolation_level=None, timeout=60)
             with contextlib.ExitStack() as on_failure:
                 on_failure.callback(self.close)
-                self._db.execute("PRAGMA journal_mode=WAL")
+                # SQLite does not wait here for a process that opens the file, too.
+                with contextlib.suppress(sqlite3.OperationalError):
+                    self._db.execute("PRAGMA journal_mode=WAL")
                 self._db.execute("PRAGMA synchronous=NORMAL")
                 self._db.execute(
                     "CREATE TABLE IF NOT EXISTS kept (key TEXT PRIMARY KEY, value BLOB)"

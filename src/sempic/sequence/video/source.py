@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
+from sempic import processes
 from sempic.errors import InputError, LimitExceeded, reason, warn
 from sempic.scene import Image
 from sempic.sequence.options import FASTEST, SLOWEST
@@ -92,6 +93,7 @@ class Source:
         # Threads that decode several frames at once hold each back: too late for a live video.
         is_live = self._input.is_live or self._input.is_sequential
         self._decoder.thread_type = "SLICE" if is_live else "AUTO"
+        processes.keep_at_fork(self)
         self._converter = Converter(_exact(self._stream.sample_aspect_ratio or 1), max_side)
         if max_pixels is not None:
             width, height = self._converter.square(self._stream.width, self._stream.height)

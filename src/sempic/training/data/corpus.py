@@ -73,6 +73,12 @@ class Corpus:
         return [sample for sample in self.samples if sample.judged == judged]
 
 
+def common_size(samples: Sequence[Sample]) -> tuple[int, int]:
+    """The least height and the least width."""
+    heights, widths, _ = zip(*(sample.image.shape for sample in samples), strict=True)
+    return min(heights), min(widths)
+
+
 def about(folder: Path) -> dict[str, Any]:
     """The content of `corpus.json`, with "recipe" and "sources". Raises InputError."""
     path = folder / "corpus.json"
@@ -93,10 +99,9 @@ def open_corpus(folders: Sequence[Path], threads: int = 2) -> Corpus:
     Raises InputError: no corpus, the same one twice, corpora of different classes or with different
     weights of a source, or a damaged corpus.
     """
-    real = [folder.resolve() for folder in folders]
-    for number, folder in enumerate(folders):
-        if real[number] in real[:number]:
-            raise InputError(f"{folder}: the same corpus twice")
+    named = ", ".join(map(str, folders))
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise InputError(f"{named}: the same corpus twice")
     weights: dict[str, float] = {}
     samples: list[Sample] = []
     classes: list[Any] = []
@@ -124,7 +129,7 @@ def open_corpus(folders: Sequence[Path], threads: int = 2) -> Corpus:
                 f"{folder}: samples of {min(foreign)}, of which corpus.json says nothing"
             )
     if any(description != classes[0] for description in classes):
-        raise InputError(f"{', '.join(map(str, folders))}: corpora of different classes")
+        raise InputError(f"{named}: corpora of different classes")
     return Corpus(taxonomy.from_description(classes[0]), weights, samples)
 
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from sempic import coarse, files, models
-from sempic.errors import InputError, OutputError, refused
+from sempic.errors import InputError
 from sempic.evaluation.folders import spread
 from sempic.labels import trunk
 from sempic.segment import Segmenter
@@ -60,11 +60,8 @@ def maps_of(
     cache = folder / f"prior-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}.npz"
     if not cache.exists():
         files.make_folder(folder)
-        part = files.temporary_for(cache)
-        with files.removed_on_failure(part):
-            with refused(OutputError, f"{cache}: cannot write"), part.open("wb") as file:
-                np.savez(file, **_rendered(sources, classes, segmenter))  # type: ignore[arg-type]
-            files.move_to_target(part, cache)
+        with files.making(cache) as part, part.open("wb") as file:
+            np.savez(file, **_rendered(sources, classes, segmenter))  # type: ignore[arg-type]
     with np.load(cache, allow_pickle=False) as file:
         labels, picture, planes, source = (
             file[name] for name in ("labels", "picture", "planes", "source")

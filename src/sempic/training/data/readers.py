@@ -308,7 +308,7 @@ def _dataset(
     ending: str = ".png",
     classes: int,
     ids: npt.NDArray[np.uint8],
-    palette: Palette = INDICES,
+    palette: Palette,
 ) -> Dataset:
     """Pictures and maps joined by their names. Raises InputError for a picture or map without a
     partner; `ending` completes the name of a missing map in the message."""

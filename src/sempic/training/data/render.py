@@ -67,10 +67,7 @@ def transmit(image: Image, factor: int, qp: int) -> Image:
     """The decoded coarse picture of a factor, resized to a quarter of the resolution."""
     small = coarse.downscale(image, factor)
     decoded = coarse.to_rgb(coarse.decode(coarse.encode(small, quality=qp)))
-    if factor != PATCH:
-        grid = image.shape[1] // PATCH, image.shape[0] // PATCH
-        decoded = pictures.resized(decoded, grid)
-    return decoded
+    return pictures.resized(decoded, (image.shape[1] // PATCH, image.shape[0] // PATCH))
 
 
 def sent_map(segmenter: Any, image: Image) -> LabelMap:

@@ -115,8 +115,7 @@ class Taxonomy:
                 table[number] = GROUP + (self.groups == row).all(1).argmax()
         if teacher is None:
             assert human is not None
-            coarse: LabelMap = table[human]
-            return coarse
+            return table[human]
         sure = np.where(teacher < self.classes, teacher, UNKNOWN).astype(np.uint8)
         if human is None:
             return sure
@@ -136,8 +135,7 @@ class Taxonomy:
         for number, row in enumerate(self.groups):
             if row.any():
                 table[GROUP + number] = usual[number]
-        settled: LabelMap = table[known]
-        return settled
+        return table[known]
 
 
 def _bundled(known: Palette) -> Taxonomy:

@@ -30,8 +30,8 @@ from torch import Tensor
 from sempic.diffusion import edm
 from sempic.errors import ModelError
 from sempic.networks.compact import PATCH, upsample
-from sempic.networks.weights import filled, load_segmenter, load_tensors, palette_of
-from sempic.palette import CAMVID
+from sempic.networks.weights import filled, load_segmenter, load_tensors
+from sempic.palette import CITYSCAPES
 from sempic.training import losses
 from sempic.training.data.batches import Batch
 from sempic.training.data.taxonomy import Taxonomy
@@ -55,9 +55,9 @@ class SemanticLoss:
         """Raises ModelError for other classes than the taxonomy's, but takes CamVid's and custom
         ones."""
         network = load_segmenter(path).requires_grad_(False)
-        classes, palette = network.config.classes, palette_of(network)
+        classes, palette = network.config.classes, network.palette
         why = taxonomy.palette.unlike(classes, palette)
-        if why and network.palette is None and palette is not CAMVID:
+        if why and palette in (CITYSCAPES, None):
             raise ModelError(f"{path} knows {why}")
         # Not compiled, because the size of its input varies (`compiled`).
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

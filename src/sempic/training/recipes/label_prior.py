@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sempic.errors import ModelError, refused
+from sempic.evaluation.folders import spread
 from sempic.labels import prior
 from sempic.labels.causal import BANDS, TEMPLATE
 from sempic.labels.neighbourhood import PAD
@@ -58,10 +59,9 @@ class Pixels:
             uniform &= shifted(0, -1) == shifted(*offset)
         self.uniform = torch.from_numpy(uniform.reshape(self.count, -1))
 
-    def around(self, i: int, chosen: Tensor | None = None) -> Tensor:
-        """The neighbourhoods of (chosen) pixels of map i: uint8 (P, T)."""
-        centres = self.centres if chosen is None else self.centres[chosen]
-        return self.maps[i][centres[:, None] + self.offsets]
+    def around(self, i: int, chosen: Tensor) -> Tensor:
+        """The neighbourhoods of chosen pixels of map i: int64 (P, T)."""
+        return self.maps[i][self.centres[chosen][:, None] + self.offsets].long()
 
     def draw(self, i: int, g: torch.Generator, busy: int, calm: int) -> tuple[Tensor, ...]:
         """Random pixels of map i: index, neighbours, target, weight; the weights sum to H·W.
@@ -76,7 +76,7 @@ class Pixels:
             pixels = torch.nonzero(mask if mask.any() else ~mask)[:, 0]  # any, of weight 0
             parts.append(pixels[torch.randint(len(pixels), (number,), generator=g)])
         chosen = torch.cat(parts)
-        return chosen, self.around(i, chosen).long(), target[chosen].long(), torch.cat(weights)
+        return chosen, self.around(i, chosen), target[chosen].long(), torch.cat(weights)
 
 
 def evaluate(net: LabelPriorNet, pixels: Pixels, maps: Maps, chosen: Sequence[int]) -> float:
@@ -86,13 +86,12 @@ def evaluate(net: LabelPriorNet, pixels: Pixels, maps: Maps, chosen: Sequence[in
         for i in chosen:
             planes = torch.from_numpy(maps.planes[maps.picture[i]][:1])
             dense = net.features(planes)[0] if net.trunk else None
-            around = pixels.around(i)
             target = pixels.maps[i][pixels.centres].long()
             for part in torch.arange(len(target)).split(16384):
                 y, x = part // pixels.width, part % pixels.width
                 features = None if dense is None else dense[y, x]
                 row, column = y * BANDS // pixels.height, x * BANDS // pixels.width
-                inputs = (x.to(device) for x in (around[part].long(), row, column))
+                inputs = (x.to(device) for x in (pixels.around(i, part), row, column))
                 logits = net(*inputs, features).cpu()
                 total += F.cross_entropy(logits, target[part], reduction="sum").item()
     return total / math.log(2) / 8 / len(chosen)
@@ -170,7 +169,7 @@ class LabelPrior(OwnRecipe):
         return F.cross_entropy(self.network.aux(dense[which, y, x]), truth)
 
     def validate(self, state: dict[str, Tensor], sheet: Path) -> dict[str, float]:
-        chosen = range(0, self.judged.count, max(1, self.judged.count // 10))
+        chosen = spread(range(self.judged.count), 10)
         return {"val_bytes": evaluate(self.averaged(state), self.judged, self.val, chosen)}
 
     def about(self) -> dict[str, Any]:

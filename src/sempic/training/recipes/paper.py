@@ -20,7 +20,7 @@ import numpy as np
 import PIL.Image
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
 from sempic import files, pictures
 from sempic.diffusion import checkpoints
@@ -61,7 +61,7 @@ class LossScale:
     def undo(self, gradients: list[Tensor]) -> bool:
         """Unscale gradients in place. If they overflowed, halve the scale and return False."""
         torch._foreach_mul_(gradients, float(2**-self.log2))
-        finite = bool(torch.stack(torch._foreach_norm(gradients)).norm().isfinite())
+        finite = bool(nn.utils.get_total_norm(gradients).isfinite())
         self.log2 += self.growth if finite else -1.0
         return finite
 

@@ -13,11 +13,12 @@ from sempic import files, pictures, texture
 from sempic.diffusion import edm
 from sempic.diffusion.sampling import to_uint8, to_unit
 from sempic.errors import ModelError, warn
+from sempic.evaluation.folders import spread
 from sempic.networks.compact import CompactConfig, CompactNet, one_hot, upsample
-from sempic.networks.weights import load_receiver, palette_of
+from sempic.networks.weights import load_receiver
 from sempic.palette import CAMVID, CITYSCAPES
 from sempic.training.data.batches import Batch, Crops, Drops, texture_inputs
-from sempic.training.data.corpus import open_corpus, sent_texture
+from sempic.training.data.corpus import common_size, open_corpus, sent_texture
 from sempic.training.device import compiled, to_device
 from sempic.training.grow import grow
 from sempic.training.onnx import export_receiver
@@ -45,9 +46,8 @@ class ReceiverRecipe(OwnRecipe):
         self.crops = Crops(corpus, size=options.crop, device=device, drops=drops)
         self._seed = options.seed + offset
         judged = corpus.part(judged=True) or corpus.samples
-        self._shown = judged[:: max(1, len(judged) // options.sheet)][: options.sheet]
-        heights, widths, _ = zip(*(sample.image.shape for sample in judged), strict=True)
-        self._shown_size = min(heights), min(widths)  # upright pictures may be among broad ones
+        self._shown = spread(judged, options.sheet)
+        self._shown_size = common_size(judged)  # upright pictures may be among broad ones
 
     def _begin(self) -> CompactNet:
         begin, classes = self.options.init, self.taxonomy.classes
@@ -59,7 +59,7 @@ class ReceiverRecipe(OwnRecipe):
             can_grow = known == CAMVID.known and mine is CITYSCAPES
             how = ": `sempic train grow` gives a receiver these" if can_grow else ""
             raise ModelError(f"{begin} knows {why}{how}")
-        if why := mine.unlike(known, palette_of(network)):
+        if why := mine.unlike(known, network.palette):
             warn(f"{begin} knows {why}, which replace them")
         return grow(network, texture=texture.CONDITION)
 
@@ -82,9 +82,9 @@ class ReceiverRecipe(OwnRecipe):
         rows, errors = [], []
         for scene in self._shown:
             image, labels = scene.image[:height, :width], scene.maps[0][:height, :width]
-            small = scene.coarse[0][: height // 4, : width // 4].copy()  # it is read-only
+            small = scene.coarse[0][: height // 4, : width // 4]
             coarse = to_unit(to_device(small, self.device))[None]
-            ids = to_device(labels.copy(), self.device)[None]
+            ids = to_device(labels, self.device)[None]
             planes = one_hot(ids, self.config.classes)
             sent = texture.condition(sent_texture(scene.textures[0]))
             tables = sent[None, : len(self.crops.usual)]

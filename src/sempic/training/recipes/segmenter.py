@@ -24,7 +24,7 @@ from sempic.evaluation.metrics import confusion, iou
 from sempic.networks.compact import double
 from sempic.networks.efficientnet import imagenet
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig, predict
-from sempic.networks.weights import load_segmenter, palette_of
+from sempic.networks.weights import load_segmenter
 from sempic.palette import CAMVID, CITYSCAPES, Palette, translate
 from sempic.pictures import resized
 from sempic.scene import Image, LabelMap
@@ -113,7 +113,7 @@ def grow_head(
     """
     state, classes = given.state_dict(), network.config.classes
     last = f"head.{len(network.head) - 1}."
-    before, after = palette_of(given), palette_of(network)
+    before, after = given.palette, network.palette
     if (before, after) == (CAMVID, CITYSCAPES):
         order = translate(np.arange(classes, dtype=np.uint8), CITYSCAPES.id, CAMVID.id)
         frequency = np.maximum(frequency, 1e-6)
@@ -121,9 +121,7 @@ def grow_head(
         rows = torch.from_numpy(order.astype(np.int64))
         state = {**state, **{last + k: state[last + k][rows] for k in ("weight", "bias")}}
         state[last + "bias"] += torch.from_numpy(np.log(share)).to(state[last + "bias"])
-    elif given.config.classes != classes or (
-        before is not None and after is not None and before.classes != after.classes
-    ):
+    elif after is None or after.unlike(given.config.classes, before):
         state = {k: v for k, v in state.items() if not k.startswith(last)}
     try:
         unexpected = network.load_state_dict(state, strict=False).unexpected_keys
@@ -234,7 +232,7 @@ class Segmenter(OwnRecipe):
         if options.init and begin:
             grow_head(network, begin, options.init, frequency)
         else:
-            network.backbone.load_state_dict(imagenet(options.backbone).state_dict())
+            network.backbone = imagenet(options.backbone)
         if device.type == "cpu":
             # Gradients of depthwise kernels take half of the time on a CPU; ImageNet's kernels do.
             for block in network.backbone.modules():
@@ -256,7 +254,7 @@ class Segmenter(OwnRecipe):
     def _load_teacher(self, path: Path) -> nn.Module:
         """Raises ModelError for a teacher of other classes."""
         teacher = load_segmenter(path).requires_grad_(False)
-        if why := self.taxonomy.palette.unlike(teacher.config.classes, palette_of(teacher)):
+        if why := self.taxonomy.palette.unlike(teacher.config.classes, teacher.palette):
             raise ModelError(f"{path} knows {why}")
         teacher.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return compiled(teacher, self.device)
