@@ -256,7 +256,7 @@ def test_parity_costs_no_more_than_its_bytes():
     """Symbols far larger than the frames make neither the frames nor their restoration costly."""
     read, mender = reader(), parity.Mender()
     small = [Frame(key=not n, number=n, coarse=b"frame", labels=None) for n in range(128)]
-    symbol = 1 << 20
+    symbol = 1 << 18
     false = Parity(
         span=128, wait=2, symbol=symbol, first=128, counts=b"\1" * 128, sums=bytes(symbol)
     )

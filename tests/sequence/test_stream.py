@@ -267,6 +267,8 @@ def test_a_key_frame_has_a_coarse_picture():
     assert "coarse" in damage.why
 
 
-def test_a_frame_beyond_the_limit_is_refused():
-    with pytest.raises(InputError, match="too large"):
-        stream.write_frame(Frame(key=True, number=0, coarse=bytes(1 << 24), labels=None))
+def test_a_frame_beyond_the_limit_is_refused(monkeypatch):
+    monkeypatch.setattr(stream, "LARGEST", len(PIECES[2]))  # with its last byte, the zero
+    assert stream.write_frame(FRAMES[1]) == PIECES[2]
+    with pytest.raises(InputError, match=f"of {len(PIECES[2])} bytes is too large"):
+        stream.write_frame(replace(FRAMES[1], coarse=b"c" * 701))
