@@ -147,9 +147,9 @@ def test_a_damaged_prior_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"wrong\.npz"):
         prior.load(wrong)
     np.savez(wrong, classes=np.array(3))
-    with pytest.raises(ModelError):
+    with pytest.raises(ModelError, match=r"wrong\.npz"):
         prior.load(wrong)
-    with pytest.raises(ModelError):
+    with pytest.raises(ModelError, match=r"absent\.npz"):
         prior.load(tmp_path / "absent.npz")
 
 
