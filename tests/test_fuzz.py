@@ -1,4 +1,4 @@
-"""Five seconds of fuzzing, always from the same seed; benchmarks/fuzz.py runs for as long as you like."""
+"""Five seconds of fuzzing, from the same seed; benchmarks/fuzz.py runs for as long as you like."""
 
 import sys
 

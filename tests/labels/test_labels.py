@@ -18,6 +18,8 @@ from sempic.errors import BitstreamError, CorruptStream, LabelMapError, Truncate
 from sempic.labels import payload as parts
 from sempic.scene import LabelMap
 
+SCENE = labels.encode(MAPS["scene"])
+
 
 @pytest.mark.parametrize("name", MAPS)
 def test_adversarial_maps_are_lossless_and_do_not_expand(name: str) -> None:
@@ -106,7 +108,7 @@ def test_garbage_raises_a_sempic_error_or_decodes_to_some_map(
 @settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_damage_raises_a_sempic_error_or_decodes_to_some_map(data: st.DataObject) -> None:
-    payload = bytearray(labels.encode(MAPS["scene"]))
+    payload = bytearray(SCENE)
     for _ in range(data.draw(st.integers(1, 4))):
         payload[data.draw(st.integers(0, len(payload) - 1))] ^= data.draw(st.integers(1, 255))
     try:
