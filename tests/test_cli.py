@@ -701,6 +701,7 @@ def test_version(capsys):
 def test_training_without_torch_names_the_extra(monkeypatch, capsys):
     for name in [n for n in sys.modules if n.startswith("sempic.training")]:
         monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(sempic, "training", raising=False)  # the import sets it anew
     monkeypatch.setitem(sys.modules, "torch", None)
     command = "train denoise --corpus c --out r --steps 1"
     refused(capsys, command, "torch", install_hint("train"))
