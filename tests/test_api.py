@@ -233,8 +233,7 @@ def test_info(codec):
 
 @pytest.mark.parametrize("spec", ["no/such.onnx", "hf:"])
 def test_missing_models_are_refused(spec):
-    pytest.importorskip("sempic.segment")
-    with pytest.raises(ModelError):
+    with pytest.raises(ModelError, match=f"^{spec}"):
         sempic.Codec(segmenter=spec).encode(IMAGE)
 
 
@@ -488,19 +487,24 @@ STREAM = sempic.pack(width=128, height=96, labels=LABELS)
 @pytest.mark.parametrize(
     ("given", "hint"),
     [
-        ("photo.sempic", "open"),
-        (pathlib.Path("photo.sempic"), "open"),
+        ("photo.sempic", r"str; open\(path, 'rb'\)\.read\(\) gives them"),
+        (pathlib.Path("photo.sempic"), r"\w+Path; open\(path, 'rb'\)\.read\(\) gives them"),
         (None, "NoneType"),
-        (np.frombuffer(STREAM, np.uint8), "tobytes"),
-        (np.zeros(0, np.uint8), "tobytes"),
-        (io.BytesIO(STREAM), r"file\.read"),
+        (np.frombuffer(STREAM, np.uint8), r"ndarray; array\.tobytes\(\) gives them"),
+        (np.zeros(0, np.uint8), r"ndarray; array\.tobytes\(\) gives them"),
+        (io.BytesIO(STREAM), r"BytesIO; file\.read\(\) gives them"),
         (list(STREAM), "list"),
         (7, "int"),
     ],
 )
 def test_streams_must_be_bytes(read, given, hint):
-    with pytest.raises(sempic.SempicError, match=f"a stream is bytes, not .*{hint}|{hint}"):
+    with pytest.raises(sempic.SempicError, match=f"^a stream is bytes, not {hint}$"):
         read(given)
+
+
+def named(option):
+    """A pattern of an option's name in an error."""
+    return option.rstrip("s").replace("_", "[_ ]")
 
 
 def test_bytearray_and_memoryview_are_streams():
@@ -511,16 +515,14 @@ def test_bytearray_and_memoryview_are_streams():
 
 @pytest.mark.parametrize(
     "value",
-    [math.nan, math.inf, -math.inf, "3", None, [], True, 10**400, 1j],
+    [math.nan, math.inf, -math.inf, "3", [], True, 10**400, 1j],
     ids=lambda v: repr(v)[:5],
 )
 @pytest.mark.parametrize(
     "name", ["quality", "max_side", "target_bpp", "target_bytes", "label_quality", "palette"]
 )
 def test_encode_options_of_wrong_type_or_range_are_refused(codec, name, value):
-    if value is None and name != "quality":
-        return  # not given
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=f"^{name} "):
         codec.encode(IMAGE, labels=LABELS, **{name: value})
 
 
@@ -528,6 +530,7 @@ def test_encode_options_of_wrong_type_or_range_are_refused(codec, name, value):
     "options",
     [
         {"quality": 4.5},
+        {"quality": None},
         {"max_side": 0},
         {"max_side": 50.0},
         {"target_bpp": 0},
@@ -555,14 +558,15 @@ def test_encode_options_of_wrong_type_or_range_are_refused(codec, name, value):
         {"labels": "map.png"},
         {"keep": 5},
         {"keep_boxes": [(True, 0, 8, 8)]},
-        {"keep_boxes": [(0, 0, 10**400, 8)], "max_side": 64},
+        {"max_side": 64, "keep_boxes": [(0, 0, 10**400, 8)]},
         {"keep_boxes": [(0, 0, 10**5000, 8)]},
         {"check": "yes"},
         {"check": 1},
     ],
 )
 def test_invalid_encode_options_are_refused(codec, options):
-    with pytest.raises(InputError):
+    """By the name of the last."""
+    with pytest.raises(InputError, match=named(list(options)[-1])):
         codec.encode(IMAGE, **{"labels": LABELS, **options})
 
 
@@ -585,9 +589,10 @@ def test_invalid_encode_options_are_refused(codec, options):
     ],
 )
 def test_invalid_decode_options_are_refused(codec, options):
-    with pytest.raises(InputError):
+    (name,) = options
+    with pytest.raises(InputError, match=f"^{name} "):
         codec.decode(STREAM, **options)
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=f"^{name} "):
         codec.synthesize(sempic.unpack(STREAM), **options)
 
 
@@ -601,65 +606,71 @@ def test_options_of_decode_are_checked_once(codec, monkeypatch):
     assert [options.seed for options in checked] == [3]
 
 
-def test_other_invalid_arguments_are_refused(codec):
-    scene = sempic.unpack(STREAM)
-    for call in (
-        lambda: codec.synthesize(STREAM),
-        lambda: codec.uncertainty(STREAM),
-        lambda: sempic.PALETTES[1].paint(np.full((2, 2), 200, np.uint8)),
-        lambda: codec.uncertainty(scene, samples=2.5),
-        lambda: codec.uncertainty(scene, samples=1),
-        lambda: codec.uncertainty(scene, seed="1"),
-        lambda: codec.uncertainty(scene, seed=True),
-        lambda: sempic.unpack(STREAM, only="pixels"),
-        lambda: sempic.unpack(STREAM, max_pixels="all"),
-        lambda: sempic.pack(width=8.0, height=8, labels=np.zeros((8, 8), np.uint8)),
-        lambda: sempic.pack(width="8", height=8, coarse=b"x"),
-        lambda: sempic.pack(width=8, height=8, coarse="x"),
-        lambda: sempic.pack(width=128, height=96, labels=LABELS, receipt="x"),
-        lambda: sempic.pack(width=128, height=96, labels=LABELS, texture=[1]),
-        lambda: sempic.pack(width=128, height=96, labels=LABELS, texture={"road": (1, 2)}),
-        lambda: sempic.pack(width=128, height=96, labels=LABELS, texture={1: (1.0, 2.0)}),
-        lambda: sempic.pack(width=8, height=8, coarse=b"x", model=None),
-        lambda: sempic.pack(width=8, height=8, coarse=b"x", palette="camvid"),
-        lambda: codec.encode(IMAGE, labels=np.ma.masked_equal(LABELS, LABELS[0, 0])),
-        lambda: codec.encode(np.ma.masked_equal(IMAGE, 0)),
-        lambda: sempic.pack(width=128, height=96, labels=np.ma.masked_equal(LABELS, LABELS[0, 0])),
-        lambda: coarse.encode(np.ma.masked_equal(IMAGE, 0)),
-        lambda: coding.encode(np.ma.masked_equal(LABELS, LABELS[0, 0])),
-        lambda: sempic.Codec(segmenter=7),
-        lambda: sempic.Codec(receiver=b"net.onnx"),
-        lambda: sempic.Codec(segmenter=""),
-        lambda: sempic.Codec(verifier=5),
-        lambda: sempic.Codec(verifier=FakeSegmenter()),
-        lambda: sempic.Codec(prior=b"p.npz"),
-        lambda: sempic.Codec(prior=""),
-        lambda: sempic.Codec.from_pretrained(None),
-        lambda: sempic.Codec.from_pretrained(""),
-        lambda: codec.save_pretrained(None),
-        lambda: pictures.read("photo.png"),
-        lambda: pictures.read_labels(None),
-        lambda: pictures.encode(None, ".png"),
-        lambda: pictures.encode(IMAGE.astype(float), ".png"),
-        lambda: pictures.encode(np.zeros((8, 8, 6), np.uint8), ".png"),
-        lambda: pictures.encode(np.zeros((8, 8, 2), np.uint8), ".png"),
-        lambda: pictures.encode(np.zeros((0, 8, 3), np.uint8), ".webp"),
-        lambda: pictures.decode(IMAGE),
-        lambda: pictures.palette_of(IMAGE),
-        lambda: pictures.shrink(None, None, 3),
-        lambda: pictures.shrink(IMAGE, None, "3"),
-        lambda: api.preview(STREAM),
-        lambda: coarse.encode(IMAGE.tolist()),
-        lambda: coarse.encode(IMAGE, codec=None),
-        lambda: coarse.encode(IMAGE, quality="35"),
-        lambda: coarse.encode(IMAGE, quality=float("nan")),
-        lambda: coarse.decode("x"),
-        lambda: coarse.open(None),
-        lambda: coding.encode(LABELS.tolist()),
-        lambda: coding.decode("x", 3, 3),
-    ):
-        with pytest.raises(sempic.SempicError):
-            call()
+SCENE = sempic.unpack(STREAM)
+MASKED = np.ma.masked_equal(LABELS, LABELS[0, 0])
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda codec: codec.synthesize(STREAM),
+        lambda codec: codec.uncertainty(STREAM),
+        lambda _: sempic.PALETTES[1].paint(np.full((2, 2), 200, np.uint8)),
+        lambda codec: codec.uncertainty(SCENE, samples=2.5),
+        lambda codec: codec.uncertainty(SCENE, samples=1),
+        lambda codec: codec.uncertainty(SCENE, seed="1"),
+        lambda codec: codec.uncertainty(SCENE, seed=True),
+        lambda _: sempic.unpack(STREAM, only="pixels"),
+        lambda _: sempic.unpack(STREAM, max_pixels="all"),
+        lambda _: sempic.pack(width=8.0, height=8, labels=np.zeros((8, 8), np.uint8)),
+        lambda _: sempic.pack(width="8", height=8, coarse=b"x"),
+        lambda _: sempic.pack(width=8, height=8, coarse="x"),
+        lambda _: sempic.pack(width=128, height=96, labels=LABELS, receipt="x"),
+        lambda _: sempic.pack(width=128, height=96, labels=LABELS, texture=[1]),
+        lambda _: sempic.pack(width=128, height=96, labels=LABELS, texture={"road": (1, 2)}),
+        lambda _: sempic.pack(width=128, height=96, labels=LABELS, texture={1: (1.0, 2.0)}),
+        lambda _: sempic.pack(width=8, height=8, coarse=b"x", model=None),
+        lambda _: sempic.pack(width=8, height=8, coarse=b"x", palette="camvid"),
+        lambda codec: codec.encode(IMAGE, labels=MASKED),
+        lambda codec: codec.encode(np.ma.masked_equal(IMAGE, 0)),
+        lambda _: sempic.pack(width=128, height=96, labels=MASKED),
+        lambda _: coarse.encode(np.ma.masked_equal(IMAGE, 0)),
+        lambda _: coding.encode(MASKED),
+        lambda _: sempic.Codec(segmenter=7),
+        lambda _: sempic.Codec(receiver=b"net.onnx"),
+        lambda _: sempic.Codec(segmenter=""),
+        lambda _: sempic.Codec(verifier=5),
+        lambda _: sempic.Codec(verifier=FakeSegmenter()),
+        lambda _: sempic.Codec(prior=b"p.npz"),
+        lambda _: sempic.Codec(prior=""),
+        lambda _: sempic.Codec.from_pretrained(None),
+        lambda _: sempic.Codec.from_pretrained(""),
+        lambda codec: codec.save_pretrained(None),
+        lambda _: pictures.read("photo.png"),
+        lambda _: pictures.read_labels(None),
+        lambda _: pictures.encode(None, ".png"),
+        lambda _: pictures.encode(IMAGE.astype(float), ".png"),
+        lambda _: pictures.encode(np.zeros((8, 8, 6), np.uint8), ".png"),
+        lambda _: pictures.encode(np.zeros((8, 8, 2), np.uint8), ".png"),
+        lambda _: pictures.encode(np.zeros((0, 8, 3), np.uint8), ".webp"),
+        lambda _: pictures.decode(IMAGE),
+        lambda _: pictures.palette_of(IMAGE),
+        lambda _: pictures.shrink(None, None, 3),
+        lambda _: pictures.shrink(IMAGE, None, "3"),
+        lambda _: api.preview(STREAM),
+        lambda _: coarse.encode(IMAGE.tolist()),
+        lambda _: coarse.encode(IMAGE, codec=None),
+        lambda _: coarse.encode(IMAGE, quality="35"),
+        lambda _: coarse.encode(IMAGE, quality=float("nan")),
+        lambda _: coarse.decode("x"),
+        lambda _: coarse.open(None),
+        lambda _: coding.encode(LABELS.tolist()),
+        lambda _: coding.decode("x", 3, 3),
+    ],
+)
+def test_other_invalid_arguments_are_refused(codec, call):
+    with pytest.raises(sempic.SempicError):
+        call(codec)
 
 
 @pytest.mark.parametrize(
@@ -720,21 +731,27 @@ def test_receivers_must_return_pictures(answer):
         sempic.Codec(receiver=lambda scene, **controls: answer).decode(STREAM)
 
 
-@pytest.mark.parametrize("palette", ["camvid", "cityscapes", "cityscapes-labelids", "eleven"])
-def test_255_means_void_unless_the_palette_has_it(palette):
-    if palette == "eleven":
-        own_palette("eleven", [(name, (0, 0, 0)) for name in "abcdefghijk"])
-    meant = {"cityscapes": 19, "cityscapes-labelids": 34}.get(palette, 11)
-    labels = np.where(np.eye(96, 128, dtype=bool), 255, LABELS).astype(np.uint8)
-    for codec in (sempic.Codec(FakeSegmenter()), sempic.Codec(lambda image: labels)):
-        given = (
-            {"labels": labels, "palette": palette} if codec.segmenter(IMAGE) is not labels else {}
-        )
-        if not given and palette != "camvid":
-            continue
-        scene = sempic.unpack(codec.encode(IMAGE, label_quality="lossless", **given))
-        assert np.array_equal(scene.labels, np.where(labels == 255, meant, labels))
-    assert labels.max() == 255  # the input is unchanged
+WITH_255 = np.where(np.eye(96, 128, dtype=bool), 255, LABELS).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("palette", "void"),
+    [("camvid", 11), ("cityscapes", 19), ("cityscapes-labelids", 34), ("eleven", 11)],
+)
+def test_255_means_void_unless_the_palette_has_it(codec, palette, void):
+    own_palette("eleven", [(name, (0, 0, 0)) for name in "abcdefghijk"])
+    given = WITH_255.copy()
+    scene = sempic.unpack(codec.encode(IMAGE, labels=given, palette=palette))
+    assert np.array_equal(scene.labels, np.where(WITH_255 == 255, void, LABELS))
+    assert np.array_equal(given, WITH_255)
+
+
+def test_255_of_a_segmenter_means_void():
+    given = WITH_255.copy()
+    codec = sempic.Codec(lambda image: given)
+    scene = sempic.unpack(codec.encode(IMAGE, label_quality="lossless"))
+    assert np.array_equal(scene.labels, np.where(WITH_255 == 255, 11, LABELS))
+    assert np.array_equal(given, WITH_255)
 
 
 def test_ignore_label_names_the_id_of_void(codec):

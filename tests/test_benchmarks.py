@@ -5,7 +5,6 @@ import json
 import re
 import shutil
 import subprocess
-from types import SimpleNamespace
 
 import numpy as np
 import PIL.Image
@@ -200,25 +199,6 @@ def test_roads_compares_ours_with_avif_and_jpeg(folder, run, measured, monkeypat
         assert f"| {row['title']} | {row['bpp']:.3f} | {row['psnr']:.2f} |" in printed
     with pytest.raises(SystemExit):
         run("roads", "pictures", "--rows", "ours,heif")
-
-
-@pytest.mark.parametrize("target", [0.001, 0.05, 0.31, 0.9, 5])
-def test_roads_finds_the_setting_nearest_to_a_rate_in_nine_tries(target, folder):
-    rates = 0.01 * 1.09 ** np.arange(60)
-    tried = []
-
-    class Bench:
-        def codec(self, name):
-            return SimpleNamespace(settings=range(60))
-
-        def rate(self, name, setting, index):
-            tried.append(setting)
-            return float(rates[setting])
-
-    found = importlib.import_module("roads").near(Bench(), 0, "avif", target)
-    best = np.abs(np.log(rates / target)).argmin()
-    assert abs(np.log(rates[found] / target)) <= max(abs(np.log(rates[best] / target)), 0.03)
-    assert len(set(tried)) <= 9
 
 
 def test_roads_finds_the_setting_of_a_codec_nearest_to_a_rate(folder):

@@ -166,7 +166,7 @@ def test_pipes(tmp_path):
 
 @pytest.mark.skipif(not os.path.isdir("/dev/fd"), reason="this system has no /dev/fd")
 @pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "link"])
-@pytest.mark.parametrize("redirection", [">", ">>"])
+@pytest.mark.parametrize("redirection", [">", ">>", "| cat >"])
 def test_open_files_of_the_process_are_written_to(tmp_path, name, redirection):
     (tmp_path / "link").symlink_to("/dev/stdout")
     (tmp_path / "log").write_text("before\n")
@@ -175,10 +175,6 @@ def test_open_files_of_the_process_are_written_to(tmp_path, name, redirection):
     subprocess.run(command, shell=True, cwd=tmp_path, check=True, timeout=60)
     before = "before\n" if redirection == ">>" else ""
     assert (tmp_path / "log").read_text() == before + "one\ntwo\n"
-    piped = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=60, stdout=subprocess.PIPE
-    )
-    assert piped.stdout == b"one\ntwo\n"
 
 
 def test_write_replaces_a_file(tmp_path):

@@ -81,7 +81,7 @@ def test_a_jxl_file_beyond_the_limit_is_refused_before_it_is_opened(data):
 
 @pytest.mark.parametrize("data", [CRASH[:9], boxed(), boxed(b"nothing like it"), boxed()[:12]])
 def test_an_invalid_jxl_header_is_an_error(data):
-    with pytest.raises(ImageError):
+    with pytest.raises(ImageError, match="a JPEG XL file without a whole header"):
         pictures.read(data)
 
 

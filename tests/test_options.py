@@ -139,8 +139,8 @@ def test_a_palette_file_may_be_any_path_object(tmp_path):
 
 
 def test_the_help_of_palette_names_those_of_label_maps_apart():
-    parser = commands.parsers("encode")[1]["encode"]
-    (said,) = (action.help for action in parser._actions if action.dest == "palette")
+    about = fields.about(fields.of(EncodeOptions)["palette"])
+    said = about.help + about.console
     _own, without_map, names = said.split(". ")
     assert [name for name in BY_NAME if name in re.split(r"\W", without_map)] == [
         "camvid",

@@ -98,7 +98,7 @@ def test_streams_that_do_not_block_are_read_and_written_to_their_end(place, unbu
     time.sleep(1)
     os.write(stdin, STREAM)
     os.close(stdin)
-    time.sleep(1)
+    time.sleep(0.5)
     with open(stdout, "rb") as file:
         assert len(file.readlines()) == 2001
     assert process.wait() == 0

@@ -4,12 +4,12 @@ import io
 import sys
 import time
 
-import numpy as np
 import pytest
 from conftest import ROOT, loaded_after, needs_models, street
 
 import sempic
 from sempic import api, compiling, progress
+from sempic.receive import tiling
 
 
 class Terminal(io.StringIO):
@@ -92,19 +92,8 @@ def test_compiling_is_announced_and_loading_from_cache_is_not(impatient, monkeyp
     assert said == []
 
 
+@needs_models
 def test_tiles_and_steps_move_the_bar(monkeypatch):
-    from sempic import receive
-    from sempic.receive import tiling
-
-    class Network(receive.Receiver):
-        def __init__(self):
-            self._sigma_max, self._sigma_min, self._rho = 1.0, 0.1, 7
-            self._inputs, self.controls = {"fidelity"}, frozenset({"fidelity"})
-            self._palette = sempic.PALETTES[1]
-
-        def _denoise(self, sigma, fidelity, noisy, *_):
-            return np.zeros_like(noisy)
-
     bars = []
 
     class Line:
@@ -127,7 +116,7 @@ def test_tiles_and_steps_move_the_bar(monkeypatch):
     image, labels = street(160, 320)
     scene = sempic.unpack(sempic.encode(image, labels=labels))
     with progress.shown():
-        api.Codec(receiver=Network()).synthesize(scene, steps=3, guidance=1.5)
+        api.Codec().synthesize(scene, steps=3, guidance=1.5)
     (line,) = bars
     assert (line.n, line.unit) == (line.total, "tile")
     assert line.total == 3 * 2 * len(tiling.tiles(320))

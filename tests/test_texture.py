@@ -59,8 +59,10 @@ def test_invalid_texture_is_refused():
         texture.read(payload[:-1] + bytes([payload[-1] | 1]))
     with pytest.raises(CorruptStream, match="of id 0"):
         texture.read(bytes([0b11111111, 0b11110000]))  # far beyond the last level
-    for wrong in ({}, {256: (0, 0)}, {-1: (0, 0)}, {0: (5, 4)}, {0: (0, 16)}, {0: (31, 32)}):
-        with pytest.raises(InputError):
+    with pytest.raises(InputError, match="at least one class"):
+        texture.write({})
+    for wrong in ({256: (0, 0)}, {-1: (0, 0)}, {0: (5, 4)}, {0: (0, 16)}, {0: (31, 32)}):
+        with pytest.raises(InputError, match="is no valid texture"):
             texture.write(wrong)
 
 

@@ -169,7 +169,7 @@ def test_room_that_a_check_leaves_goes_to_a_higher_quality(codec):
 
 
 def test_a_missing_verifier_and_the_segmenter_itself_are_refused(tmp_path):
-    with pytest.raises(ModelError):
+    with pytest.raises(ModelError, match=r"none\.onnx"):
         sempic.Codec(verifier=tmp_path / "none.onnx").encode(IMAGE, labels=LABELS, check=True)
     itself = tmp_path / "copy.onnx"
     itself.write_bytes(models.find(models.SEGMENTER).read_bytes())

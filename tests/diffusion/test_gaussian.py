@@ -216,11 +216,17 @@ def test_tables_made_while_sampling_work_in_training():
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [{"steps": 0}, {"schedule": "square"}, {"loss": "l1"}, {"steps": 20}, {"variance": "none"}],
+    ("changes", "said"),
+    [
+        ({"steps": 0}, "steps must be at least 1, not 0"),
+        ({"steps": 20}, "20 steps are too few for the linear schedule"),
+        ({"schedule": "square"}, "schedule 'square' is none of"),
+        ({"loss": "l1"}, "loss 'l1' is none of"),
+        ({"variance": "none"}, "variance 'none' is none of"),
+    ],
 )
-def test_impossible_configurations_are_refused(changes):
-    with pytest.raises(ModelError):
+def test_impossible_configurations_are_refused(changes, said):
+    with pytest.raises(ModelError, match=said):
         DiffusionConfig(**changes)
 
 

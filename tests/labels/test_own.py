@@ -26,6 +26,7 @@ from sempic.scene import Coarse, LabelMap
 MAP = scene(48, 64)
 ARRAYS = arrays_for(CAMVID, MAP)
 MINE = prior.parsed(ARRAYS, "0badcafe")
+CODED = labels.encode(MAP, coarse=COARSE, model="camvid", own=MINE)
 
 
 def toys(classes: int) -> Palette:
@@ -117,7 +118,7 @@ def test_a_prefix_is_refused_or_is_another_map(coarse: Coarse | None) -> None:
 
 @given(st.data())
 def test_damage_raises_a_sempic_error_or_decodes_to_known_labels(data: st.DataObject) -> None:
-    coded = bytearray(labels.encode(MAP, coarse=COARSE, model="camvid", own=MINE))
+    coded = bytearray(CODED)
     for _ in range(data.draw(st.integers(1, 4))):
         coded[data.draw(st.integers(0, len(coded) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     try:

@@ -125,12 +125,7 @@ for coarse in (None, c):
 """
 
 
-@pytest.mark.parametrize(
-    "setting",
-    [{"NUMBA_DISABLE_JIT": "1"}, {"OPENBLAS_NUM_THREADS": "1"}, {"OPENBLAS_NUM_THREADS": "2"}],
-    ids=lambda s: "=".join(*s.items()),
-)
-def test_the_bytes_depend_neither_on_compiler_nor_on_threads(setting: dict[str, str]) -> None:
+def test_the_bytes_do_not_depend_on_the_compiler() -> None:
     original = np.kron(scene(3, 4), np.ones((3, 3), np.uint8))[:8]  # more is slow without numba
     planes = np.arange(6, dtype=np.uint8).reshape(2, 3) * np.uint8(16)
     coarse = Coarse(y=planes, cb=planes[::-1], cr=planes[:, ::-1])
@@ -139,7 +134,7 @@ def test_the_bytes_depend_neither_on_compiler_nor_on_threads(setting: dict[str, 
     other = subprocess.run(
         [sys.executable, "-W", "error::RuntimeWarning", "-c", PROGRAM],
         input=original.tobytes(),
-        env={**os.environ, **setting},
+        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
         capture_output=True,
         check=True,
     )
@@ -152,9 +147,9 @@ def test_a_damaged_prior_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"wrong\.npz"):
         prior.load(wrong)
     np.savez(wrong, classes=np.array(3))
-    with pytest.raises(ModelError):
+    with pytest.raises(ModelError, match=r"wrong\.npz"):
         prior.load(wrong)
-    with pytest.raises(ModelError):
+    with pytest.raises(ModelError, match=r"absent\.npz"):
         prior.load(tmp_path / "absent.npz")
 
 

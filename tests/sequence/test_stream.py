@@ -1,5 +1,6 @@
 """Packets: round trips, and the limits of damage."""
 
+import tracemalloc
 import zlib
 from dataclasses import replace
 from fractions import Fraction
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sempic.errors import InputError, NotSempic, TruncatedStream, UnsupportedVersion
+from sempic.errors import InputError, NotSempic, UnsupportedVersion
 from sempic.sequence import stream
 from sempic.sequence.stream import Advice, Damage, Frame, Head, Reader
 
@@ -40,6 +41,18 @@ def read(data, step=None):
     ]
 
 
+def stuffed(content):
+    """Byte stuffing of a content without a run of 254 bytes, and the zero at its end."""
+    return b"".join(bytes((len(run) + 1,)) + run for run in content.split(b"\0")) + b"\0"
+
+
+def packet(content, number=b"\0"):
+    """A packet with its checksum; number: of a predicted frame, as a varint."""
+    kind = content[0] >> 6
+    checksum = zlib.crc32(number * (kind == 2) + content).to_bytes(4, "little")
+    return stuffed(content + checksum[: 4 if kind < 2 else 2])
+
+
 def contents(found):
     """The contents of frames, without sizes."""
     return [(f.key, f.number, f.coarse, f.labels) for f in found if isinstance(f, Frame)]
@@ -55,39 +68,48 @@ def test_packets_survive_a_round_trip(step):
 
 def test_bits_of_tags_without_a_meaning_are_ignored():
     """The lower six of a head, and the number in the tag of a key frame."""
-
-    def changed(packet, bits):
-        content = stream._unstuff(packet[:-1])[:-4]
-        return stream._packet(bytes([content[0] ^ bits]) + content[1:])
-
-    found = read(PIECES[0][:3] + changed(PIECES[0][3:], 63) + changed(PIECES[1], 15) + PIECES[2])
-    assert found[0] == HEAD
-    assert contents(found) == contents(FRAMES[:2])
+    start, head = PIECES[0][:3], b"\1\1\1\1\4\x0b\1\0"
+    key = stream.content_of(FRAMES[0])[1:-4]
+    plain, odd = (
+        read(start + packet(a + head) + packet(b + key) + PIECES[2])
+        for a, b in ((b"\0", b"\x70"), (b"\x3f", b"\x7e"))
+    )
+    assert isinstance(plain[0], Head)
+    assert contents(plain) == contents(FRAMES[:2])
+    assert odd[0] == plain[0]
+    assert contents(odd) == contents(plain)
+    assert [frame.halved for frame in odd[1:]] == [False, False]
 
 
 def test_an_empty_frame_has_five_bytes():
     assert len(PIECES[3]) == 5
 
 
+def stuffing_inverted(coarse):
+    """Check that a key frame comes back, and return its packet without the zero at its end."""
+    frame = Frame(key=True, number=0, coarse=coarse, labels=None)
+    piece = stream.write_frame(frame)
+    assert contents(read(PIECES[0] + piece)) == contents([frame])
+    return piece[:-1]
+
+
 @given(st.binary(max_size=600))
-def test_unstuffing_inverts_stuffing(content):
-    sent = stream._stuff(content)
+def test_unstuffing_inverts_stuffing(coarse):
+    sent = stuffing_inverted(coarse)
+    content = 1 + 1 + len(coarse) + 4
     assert 0 not in sent
-    assert len(sent) <= len(content) + 1 + len(content) // 254
-    assert stream._unstuff(sent) == content
+    assert len(sent) <= content + 1 + content // 254
 
 
-@pytest.mark.parametrize("size", [253, 254, 255, 508, 509])
+@pytest.mark.parametrize("size", [249, 250, 251, 253, 254, 255, 508, 509])
 def test_stuffing_splits_long_runs(size):
-    for content in (b"x" * size, b"x" * size + b"\0", b"\0" + b"x" * size):
-        assert stream._unstuff(stream._stuff(content)) == content
+    for coarse in (b"x" * size, b"x" * size + b"\0", b"\0" + b"x" * size):
+        stuffing_inverted(coarse)
 
 
 @pytest.mark.parametrize("sent", [b"\xff" + b"x" * 254, b"\5abc", b"\2a\4bc"])
 def test_stuffing_ends_with_a_whole_piece(sent):
-    with pytest.raises(TruncatedStream):
-        stream._unstuff(sent)
-    assert isinstance(read(PIECES[0] + sent + b"\0")[1], Damage)
+    assert read(PIECES[0] + sent + b"\0")[1] == Damage("a packet is cut short")
 
 
 def test_every_prefix_gives_its_whole_frames():
@@ -117,9 +139,12 @@ def test_an_endless_packet_is_not_kept():
     reader = Reader()
     list(reader.feed(PIECES[0]))
     piece = b"x" * (1 << 20)
+    tracemalloc.start()
     for _ in range(40):
         assert list(reader.feed(piece)) == []
-        assert len(reader._held) < stream.LARGEST
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 2 * stream.LARGEST
     assert reader.left == 40 << 20
     found = list(reader.feed(b"\0" + PIECES[1]))
     assert isinstance(found[0], Damage)
@@ -142,7 +167,7 @@ def test_checksums_are_shorter_between_key_frames_since_version_4():
         for before in (b"", b"\1"):
             for count in (2, 4):
                 end = zlib.crc32(before + content).to_bytes(4, "little")[:count]
-                _, found = read(start + stream._stuff(content + end) + b"\0")
+                _, found = read(start + stuffed(content + end))
                 assert isinstance(found, Frame) == (count == sums and before == number)
 
 
@@ -188,15 +213,12 @@ def test_advice_is_read():
     piece = stream.write_advice(advice)
     assert len(piece) < 14
     assert read(PIECES[0] + piece + PIECES[1])[1] == advice
-    (cut,) = read(PIECES[0] + stream._packet(b"\xc3\0"))[1:]
+    (cut,) = read(PIECES[0] + packet(b"\xc3\0"))[1:]
     assert isinstance(cut, Damage)
 
 
 def test_unknown_advice_is_skipped():
-    assert (
-        read(PIECES[0] + stream._packet(b"\xc0whatever") + PIECES[1])[1:]
-        == read(PIECES[0] + PIECES[1])[1:]
-    )
+    assert read(PIECES[0] + packet(b"\xc0whatever") + PIECES[1]) == read(PIECES[0] + PIECES[1])
 
 
 @pytest.mark.parametrize(
@@ -213,9 +235,9 @@ def test_unknown_advice_is_skipped():
     ],
 )
 def test_invalid_contents_are_damage(content):
-    packet = stream._framed(stream._with_checksum(content, number=16))
-    found = read(PIECES[0] + PIECES[1] + packet + PIECES[5])
+    found = read(PIECES[0] + PIECES[1] + packet(content, number=b"\x10") + PIECES[5])
     assert isinstance(found[2], Damage)
+    assert "checksum" not in found[2].why
     assert contents(found) == contents([FRAMES[0], FRAMES[4]])
 
 
@@ -229,9 +251,8 @@ def test_versions_3_and_4_say_in_the_head_whether_pictures_are_halved():
             b"\0\1\1\1\1\4\x0b\2\1\0",  # neither halved nor not
             b"\0\1\1\1\1\5\x0b\1\1\0",  # halved, with a coarse factor of 5
         ):
-            assert isinstance(read(start + stream._packet(content))[0], Damage)
-        content = stream._unstuff(PIECES[1][:-1])[:-4]
-        key = stream._packet(bytes([content[0] | 1]) + content[1:])
+            assert isinstance(read(start + packet(content))[0], Damage)
+        key = packet(b"\x71" + stream.content_of(FRAMES[0])[1:-4])
         assert not read(start + key)[0].halved  # it is a part of the number there
 
 
@@ -242,10 +263,12 @@ def test_a_key_frame_says_whether_pictures_are_halved_since_version_5():
 
 
 def test_a_key_frame_has_a_coarse_picture():
-    (_, damage) = read(PIECES[0] + stream._packet(b"\x50\0map"))
+    (_, damage) = read(PIECES[0] + packet(b"\x50\0map"))
     assert "coarse" in damage.why
 
 
-def test_a_frame_beyond_the_limit_is_refused():
-    with pytest.raises(InputError, match="too large"):
-        stream.write_frame(Frame(key=True, number=0, coarse=bytes(1 << 24), labels=None))
+def test_a_frame_beyond_the_limit_is_refused(monkeypatch):
+    monkeypatch.setattr(stream, "LARGEST", len(PIECES[2]))  # with its last byte, the zero
+    assert stream.write_frame(FRAMES[1]) == PIECES[2]
+    with pytest.raises(InputError, match=f"of {len(PIECES[2])} bytes is too large"):
+        stream.write_frame(replace(FRAMES[1], coarse=b"c" * 701))

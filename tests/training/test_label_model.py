@@ -41,9 +41,7 @@ def run_of(folder, name):
     return folder
 
 
-def test_as_many_other_classes_are_refused(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(palette, "PALETTES", dict(palette.PALETTES))
-    monkeypatch.setattr(palette, "BY_NAME", dict(palette.BY_NAME))
+def test_as_many_other_classes_are_refused(tmp_path, capsys):
     here, others = (palette.find(str(things(tmp_path, name))).full_name for name in ("a", "b"))
     for name in ("causal", "informed"):
         (tmp_path / name).mkdir()

@@ -11,11 +11,11 @@ import torch
 from streets import TINY, inputs, train, trained, write_camvid, write_corpus
 
 from sempic.errors import InputError, OutputError
+from sempic.models import runtime
 from sempic.networks.compact import denoise
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig
 from sempic.networks.weights import load_receiver, load_segmenter, save_network
 from sempic.palette import CAMVID
-from sempic.receive import Receiver
 from sempic.texture import CONDITION
 from sempic.training.grow import as_cityscapes, grow
 from sempic.training.onnx import (
@@ -29,6 +29,14 @@ from sempic.training.onnx import (
 from sempic.training.options import ExportOptions
 
 
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A folder with pictures in CamVid's layout, and their corpus."""
+    root = tmp_path_factory.mktemp("data")
+    write_corpus(write_camvid(root / "camvid"), root / "corpus")
+    return root
+
+
 def test_a_baked_network_computes_the_same():
     for network in (trained(), as_cityscapes(trained())):
         args = inputs(network.config.classes)
@@ -39,7 +47,8 @@ def test_a_baked_network_computes_the_same():
 def test_a_restored_receiver_computes_the_same(tmp_path, grown):
     network = grow(as_cityscapes(trained()), texture=CONDITION) if grown else trained()
     export_receiver(network, tmp_path / "r.onnx")
-    assert Receiver(tmp_path / "r.onnx")._palette.name == ("cityscapes" if grown else "camvid")
+    _, about = runtime.load(tmp_path / "r.onnx")
+    assert about["palette"] == ("cityscapes" if grown else "camvid")
     assert train("restore", tmp_path / "r.onnx", tmp_path / "r.safetensors") == 0
     again = load_receiver(tmp_path / "r.safetensors")
     args = inputs(network.config.classes)
@@ -74,15 +83,15 @@ def test_restore_names_the_file_of_a_fault(tmp_path, capsys, change, why):
     assert not (tmp_path / "r.safetensors").exists()
 
 
-def test_an_8_bit_receiver_computes_nearly_the_same(tmp_path, caplog):
-    write_corpus(write_camvid(tmp_path / "camvid"), tmp_path / "c")
+def test_an_8_bit_receiver_computes_nearly_the_same(data, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("sempic.training.onnx.CALIBRATION", 3)
     network, path = trained(), tmp_path / "r.onnx"
     save_network(network, tmp_path / "w.safetensors")
-    assert train("export", tmp_path / "w.safetensors", path, "--int8", tmp_path / "c") == 0
+    assert train("export", tmp_path / "w.safetensors", path, "--int8", data / "corpus") == 0
     assert not caplog.messages
     graph = onnx.load(path).graph
     assert {t.data_type for t in graph.initializer} >= {onnx.TensorProto.INT8}
-    feed = next(first_inputs(tmp_path / "c", TINY))
+    feed = next(first_inputs(data / "corpus", TINY))
     (found,) = onnxruntime.InferenceSession(path).run(None, feed)
     export_receiver(network, tmp_path / "f.onnx")
     (exact,) = onnxruntime.InferenceSession(tmp_path / "f.onnx").run(None, feed)
@@ -113,8 +122,7 @@ def segmenter_after(steps):
     return network.eval(), x
 
 
-def test_a_restored_segmenter_computes_the_same_and_can_train(tmp_path, capsys):
-    data = write_camvid(tmp_path / "camvid")
+def test_a_restored_segmenter_computes_the_same_and_can_train(data, tmp_path, capsys):
     network, x = segmenter_after(200)
     export_segmenter(network, tmp_path / "s.onnx")
     image = np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3), np.uint8)
@@ -131,7 +139,7 @@ def test_a_restored_segmenter_computes_the_same_and_can_train(tmp_path, capsys):
         capsys.readouterr()
         assert train(*restore, "--images", tmp_path / folder) == 2
         assert why in capsys.readouterr().err
-    assert train(*restore, "--images", data / "train") == 0
+    assert train(*restore, "--images", data / "camvid/train") == 0
     assert train("export", tmp_path / "s.safetensors", tmp_path / "t.onnx", "--model-id", 3) == 2
     assert "--model-id is for receivers" in capsys.readouterr().err
     again = load_segmenter(tmp_path / "s.safetensors")
@@ -141,24 +149,21 @@ def test_a_restored_segmenter_computes_the_same_and_can_train(tmp_path, capsys):
     assert any((n.running_mean != 0).any() for n in norms)
 
 
-def test_a_segmenter_is_exported_and_restored_with_the_factor_it_was_trained_for(tmp_path):
-    write_camvid(tmp_path / "camvid")
+def test_a_segmenter_is_exported_and_restored_with_the_factor_it_was_trained_for(data, tmp_path):
     network = SegmentationNet(SegmenterConfig(width=16, enlarge=1.0))
     save_network(network, tmp_path / "s.safetensors")
     assert train("export", tmp_path / "s.safetensors", tmp_path / "s.onnx") == 0
     (about,) = onnx.load(tmp_path / "s.onnx").metadata_props
     assert json.loads(about.value)["enlarge"] == 1
     restore = ("restore", tmp_path / "s.onnx", tmp_path / "again.safetensors")
-    assert train(*restore, "--images", tmp_path / "camvid/train") == 0
+    assert train(*restore, "--images", data / "camvid/train") == 0
     assert load_segmenter(tmp_path / "again.safetensors").config.enlarge == 1
 
 
-def test_a_segmenter_with_an_8_bit_decoder_computes_nearly_the_same(tmp_path):
-    data = write_camvid(tmp_path / "camvid")
-    write_corpus(data, tmp_path / "c")
+def test_a_segmenter_with_an_8_bit_decoder_computes_nearly_the_same(data, tmp_path):
     network, x = segmenter_after(20)
     export_segmenter(network, tmp_path / "f.onnx")
-    feeds = list(itertools.islice(pictures_of(tmp_path / "c", 1.5), 2))
+    feeds = list(itertools.islice(pictures_of(data / "corpus", 1.5), 2))
     assert feeds[0]["image"].shape[3] == 3
     export_segmenter(network, tmp_path / "q.onnx", feeds=feeds)
     graph = onnx.load(tmp_path / "q.onnx").graph
@@ -170,7 +175,7 @@ def test_a_segmenter_with_an_8_bit_decoder_computes_nearly_the_same(tmp_path):
     )
     assert 0 < np.abs(found - exact).mean() < 0.05 * np.abs(exact).mean()
     restored = tmp_path / "s.safetensors"
-    assert train("restore", tmp_path / "q.onnx", restored, "--images", data / "train") == 0
+    assert train("restore", tmp_path / "q.onnx", restored, "--images", data / "camvid/train") == 0
     again = load_segmenter(restored)
     with torch.no_grad():
         torch.testing.assert_close(again(x), network(x), rtol=0.05, atol=0.05)
@@ -211,15 +216,14 @@ def test_an_8_bit_export_looks_for_its_corpus_before_the_work(tmp_path, capsys, 
         assert "no/corpus.json: no corpus of" in capsys.readouterr().err
 
 
-def test_the_corpus_of_an_8_bit_export_must_have_the_receivers_classes(tmp_path, capsys):
-    write_corpus(write_camvid(tmp_path / "camvid"), tmp_path / "c")
+def test_the_corpus_of_an_8_bit_export_must_have_the_receivers_classes(data, tmp_path, capsys):
     save_network(as_cityscapes(trained()), tmp_path / "w.safetensors")
     export_words = ("export", tmp_path / "w.safetensors", tmp_path / "r.onnx")
-    assert train(*export_words, "--int8", tmp_path / "c") == 2
-    assert "c: the receiver knows 19 classes, not 11" in capsys.readouterr().err
+    assert train(*export_words, "--int8", data / "corpus") == 2
+    assert "corpus: the receiver knows 19 classes, not 11" in capsys.readouterr().err
     things = dataclasses.replace(CAMVID, name="things", classes=tuple("abcdefghijkl"))
     with pytest.raises(
-        InputError, match="c: the receiver knows the classes of things, not of camvid"
+        InputError, match="corpus: the receiver knows the classes of things, not of camvid"
     ):
-        next(first_inputs(tmp_path / "c", TINY, things))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["c", "camvid", "w.safetensors"]
+        next(first_inputs(data / "corpus", TINY, things))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["w.safetensors"]

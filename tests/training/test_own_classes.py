@@ -143,10 +143,8 @@ def test_a_map_is_shown_in_the_colours_of_its_palette(toys, tmp_path):
 
 
 @pytest.fixture
-def others(monkeypatch):
+def others():
     """As many classes as Cityscapes', by other names."""
-    monkeypatch.setattr(palette, "PALETTES", dict(palette.PALETTES))
-    monkeypatch.setattr(palette, "BY_NAME", dict(palette.BY_NAME))
     names = [{"name": f"thing {i}"} for i in range(palette.CITYSCAPES.known)]
     return palette.from_description({"name": "things", "classes": names})
 

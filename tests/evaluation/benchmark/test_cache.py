@@ -61,6 +61,11 @@ def test_a_full_disk_is_named(tmp_path):
             OutputError, match=r"cache.sqlite: the cache cannot be written \(.* is full"
         ):
             kept.put("a", {"b": np.zeros(99999)})
-        kept._db.execute("INSERT INTO kept VALUES ('a', ?)", (b"no arrays",))
+
+
+def test_a_damaged_value_is_named(tmp_path):
+    with closing(Cache(tmp_path / "cache.sqlite")) as kept:
+        with closing(sqlite3.connect(tmp_path / "cache.sqlite")) as other, other:
+            other.execute("INSERT INTO kept VALUES ('a', ?)", (b"no arrays",))
         with pytest.raises(OutputError, match=r"cache.sqlite: the cache cannot be read"):
             kept.get("a")

@@ -2,6 +2,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,20 @@ from sempic.training.options import CorpusOptions
 @pytest.fixture
 def data(tmp_path_factory):
     return write_camvid(tmp_path_factory.mktemp("data") / "camvid")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A corpus of eight samples, for tests that change nothing in it."""
+    root = tmp_path_factory.mktemp("made")
+    make(options(write_camvid(root / "camvid"), root / "c"))
+    return root / "c"
+
+
+@pytest.fixture
+def copied(made, tmp_path):
+    """A corpus of its own for the test, with its path."""
+    return shutil.copytree(made, tmp_path / "c")
 
 
 def options(data, out, **changes):
@@ -132,14 +147,13 @@ def test_a_corpus_given_twice_is_refused(tmp_path):
         open_corpus([tmp_path, tmp_path / "link"])
 
 
-def test_a_truncated_shard_is_refused(tmp_path):
-    make(options(write_camvid(tmp_path / "camvid"), tmp_path / "c"))
-    shard = tmp_path / "c/shard-0000.tar"
+def test_a_truncated_shard_is_refused(copied):
+    shard = copied / "shard-0000.tar"
     with tarfile.open(shard) as tar:
         second = next(m.offset for m in tar.getmembers() if m.name.startswith("000001."))
     shard.write_bytes(shard.read_bytes()[:second])
     with pytest.raises(InputError, match="1 samples, expected 8"):
-        open_corpus([tmp_path / "c"])
+        open_corpus([copied])
 
 
 @pytest.mark.parametrize(
@@ -293,22 +307,20 @@ def test_a_folder_with_val_alone_is_named(tmp_path):
         make(options(data, tmp_path / "c"))
 
 
-def test_a_corpus_opens_without_a_codec(tmp_path, data):
-    make(options(data, tmp_path / "c", renditions=1))
+def test_a_corpus_opens_without_a_codec(made):
     code = (
         "import sys; sys.modules['av'] = None\n"
         "from pathlib import Path\n"
         "import sempic.training.recipes.distill\n"
         "from sempic.training.data.corpus import open_corpus\n"
-        f"print(len(open_corpus([Path({str(tmp_path / 'c')!r})]).samples))"
+        f"print(len(open_corpus([Path({str(made)!r})]).samples))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(done.stdout) > 2
+    assert int(done.stdout) == 8
 
 
-def test_a_source_without_a_weight_is_named(tmp_path):
-    make(options(write_camvid(tmp_path / "camvid"), tmp_path / "c"))
-    about = tmp_path / "c/corpus.json"
+def test_a_source_without_a_weight_is_named(copied):
+    about = copied / "corpus.json"
     about.write_text(about.read_text().replace('"camvid": {', '"other": {'))
     with pytest.raises(InputError, match="samples of camvid"):
-        open_corpus([tmp_path / "c"])
+        open_corpus([copied])
