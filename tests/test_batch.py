@@ -17,10 +17,11 @@ import pytest
 from conftest import ROOT, FakeReceiver, FakeSegmenter, street
 
 import sempic
-from sempic import api, batch, cli, jobs, pictures, processes
+from sempic import api, batch, cli, fields, jobs, pictures, processes
 from sempic.batch import engines
 from sempic.batch.tar import change
 from sempic.errors import InputError, OutputError, install_hint
+from sempic.options import EncodeOptions
 
 IMAGE, LABELS = street(48, 64)
 REAL = {name: vars(api.Codec)[name] for name in ("segmenter", "receiver")}
@@ -261,6 +262,14 @@ def test_a_manifest_records_the_result_of_each_file(shots):
     assert (bad["output"], bad["bytes"]) == (None, None)
     assert "not a picture" in bad["error"]
     assert good["receipt"] is bad["receipt"] is None
+
+
+def test_a_manifest_lists_settings_in_the_order_of_their_options(shots):
+    """Not of a set, which differs from run to run."""
+    assert cli.main(["encode", "shots/0.png", "--manifest", "m.jsonl"]) == 0
+    settings = json.loads(Path("m.jsonl").read_text().splitlines()[0])["settings"]
+    named = [name for name in fields.of(batch.Encode) if name not in ("options", "replace")]
+    assert list(settings) == [*fields.of(EncodeOptions), *named, "sempic"]
 
 
 def test_a_manifest_records_the_receipts_of_a_check(shots):

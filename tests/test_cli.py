@@ -698,6 +698,12 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"sempic {sempic.__version__}\n{models.TERMS}\n"
 
 
+def test_training_needs_no_docstrings():
+    command = [sys.executable, "-OO", "-m", "sempic", "train", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert "segmenter" in done.stdout, done.stderr
+
+
 def test_training_without_torch_names_the_extra(monkeypatch, capsys):
     for name in [n for n in sys.modules if n.startswith("sempic.training")]:
         monkeypatch.delitem(sys.modules, name)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import types
+from pathlib import Path
 
 import pytest
 
@@ -152,6 +153,23 @@ def test_a_file_mounted_from_the_disk_of_its_folder_is_written(tmp_path, monkeyp
     files.move_to_target(tmp_path / "part", target)
     assert target.read_bytes() == b"newer"
     assert sorted(os.listdir(tmp_path)) == ["mounts", "my picture"]
+
+
+def test_a_file_of_another_device_than_its_folder_is_replaced(tmp_path, monkeypatch):
+    """As on an overlay of several disks, where it is no mount."""
+    target = touch(tmp_path / "a")
+    (tmp_path / "mounts").touch()
+    monkeypatch.setattr(files, "_MOUNTS", tmp_path / "mounts")
+    before, real = target.stat().st_ino, Path.stat
+
+    def on_overlay(path, **how):
+        mode, number, device, *rest = real(path, **how)
+        return os.stat_result((mode, number, device + (path == target), *rest))
+
+    monkeypatch.setattr(Path, "stat", on_overlay)
+    files.write(target, b"new")
+    assert target.read_bytes() == b"new"
+    assert target.stat().st_ino != before
 
 
 def test_pipes(tmp_path):

@@ -172,6 +172,15 @@ def test_transparency_of_any_mode_becomes_white(mode):
     assert pictures.to_rgb(rgba).tolist() == [[[255] * 3, [0] * 3]]
 
 
+def test_an_indexed_picture_without_palette_or_transparency_is_opaque():
+    bare, marked = (PIL.Image.linear_gradient("L").convert("P") for _ in range(2))
+    shown = pictures.to_rgb(bare)
+    bare.palette = None  # Pillow's own type allows that
+    marked.info["transparency"] = None
+    assert np.array_equal(pictures.to_rgb(marked), shown)
+    assert pictures.to_rgb(bare).shape == shown.shape
+
+
 def exif(*entries):
     """An EXIF block of (tag, type, count, four bytes)."""
     body = b"".join(struct.pack("<HHI", *e[:3]) + e[3] for e in entries)

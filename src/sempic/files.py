@@ -290,13 +290,11 @@ def _only_in_place(target: Path) -> bool:
 
 def _mounted(target: Path) -> bool:
     """Whether a file is a mount point, as in containers, and cannot be replaced."""
-    if target.stat().st_dev != target.parent.stat().st_dev:
-        return True
-    # A mount from the disk of its own folder; the fifth field of a line is its path.
+    # On Linux a mount can have the device of its folder, and a plain file of an overlay another.
     escaped = re.sub(rb"[\s\\]", lambda found: b"\\%03o" % ord(found[0]), os.fsencode(target))
-    with contextlib.suppress(OSError):  # not on Linux
+    with contextlib.suppress(OSError):  # the fifth field of a line is the path
         return any(line.split()[4] == escaped for line in _MOUNTS.read_bytes().splitlines())
-    return False
+    return target.stat().st_dev != target.parent.stat().st_dev
 
 
 def _overwrite(target: Path, data: bytes) -> None:

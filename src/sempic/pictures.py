@@ -492,7 +492,8 @@ def _alpha(
     if mode in ("RGBA", "LA", "PA"):
         return picture.getchannel("A")
     if mode == "P":
-        return picture.convert("RGBA").getchannel("A") if picture.has_transparency_data else None
+        opaque = clear is None and not (picture.palette and picture.palette.mode.endswith("A"))
+        return None if opaque else picture.convert("RGBA").getchannel("A")
     if clear is None or isinstance(clear, bytes) or mode not in ("1", "L", "RGB", "I", "I;16"):
         return None
     pixels = np.array(picture.convert("L") if mode == "1" else picture)

@@ -127,6 +127,18 @@ def test_half_precisions_stay_close_to_float32():
             assert 0 < error < bound
 
 
+def test_a_float32_network_obeys_the_autocast_around_it():
+    """That of `accelerate launch --mixed_precision bf16`, say."""
+    computed = set()
+    network, args = tiny_unet(), inputs()
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(lambda *call: computed.add(call[-1].dtype))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        network(*args)
+    assert computed == {torch.bfloat16}
+
+
 @pytest.mark.parametrize("new_order", [False, True])
 def test_half_precision_attention_fits_fused_kernels(new_order, monkeypatch):
     """The output stays close to float32."""

@@ -270,6 +270,18 @@ def test_a_run_that_had_ended_says_no_speed(tmp_path, capsys):
         assert [word in line for word in ("s/step", "images/s", "ETA")] == 3 * [said]
 
 
+def test_a_run_of_more_days_than_python_counts_says_no_end(tmp_path, monkeypatch, capsys):
+    def stopped(self, number, step=Line.step):
+        if number == 3:
+            signal.raise_signal(signal.SIGTERM)
+        return step(self, number)
+
+    monkeypatch.setattr(Line, "step", stopped)
+    trained(tmp_path, minutes=1e15)
+    assert "s/step" in (said := capsys.readouterr().out)
+    assert "ETA" not in said
+
+
 def test_a_run_too_short_for_a_log_exports(tmp_path, monkeypatch):
     monkeypatch.setattr(Line, "validate", lambda *_: {})
     trained(tmp_path / "run", steps=1, log_every=50, export_dir=tmp_path / "out")

@@ -79,9 +79,8 @@ def run(args: argparse.Namespace, work: batch.Encode | batch.Decode, jobs: list[
         if path == "-" or any(job.target == STDOUT for job in jobs):
             raise InputError("--manifest is for files, not for standard output")
         need_local(path)
-        own = {
-            name: getattr(work, name) for name in fields.of(work).keys() - {"options", "replace"}
-        }
+        names = (name for name in fields.of(work) if name not in ("options", "replace"))
+        own = {name: getattr(work, name) for name in names}
         settings = work.options.keywords() | own | {"sempic": sempic.__version__}
         manifest = batch.Manifest(Path(path), settings)
         remaining = manifest.remaining(jobs)

@@ -25,7 +25,8 @@ class Training(NamedTuple):
     @property
     def summary(self) -> str:
         """The first sentence of the docstring of `arguments`."""
-        return " ".join(_found(self.arguments).__doc__.split()).partition(". ")[0].rstrip(".")
+        text = _found(self.arguments).__doc__ or ""  # none under python -OO
+        return " ".join(text.split()).partition(". ")[0].rstrip(".")
 
 
 TRAININGS = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -340,7 +341,9 @@ class SemanticUNet(nn.Module):
         coarse = F.interpolate(coarse, x.shape[2:], mode="bilinear", align_corners=False)
         embedding = self.time_embed(timestep_embedding(t, self.config.num_channels))
         dtype = getattr(torch, self.config.precision)
-        with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
+        # In float32 the caller's own autocast holds, such as Accelerate's.
+        half = dtype != torch.float32
+        with torch.autocast(x.device.type, dtype) if half else nullcontext():
             h = torch.cat([x, coarse], dim=1).type(dtype)
             recompute = self.config.use_checkpoint and torch.is_grad_enabled()
             given = condition.type(dtype), embedding, recompute

@@ -242,7 +242,7 @@ class _Log:
         line = [f"step {step}{of}", *(f"{name} {value:.4g}" for name, value in values.items())]
         if steps:  # else this is the validation of a run that had ended
             line += [f"{seconds:.2f} s/step", f"{options.batch / max(seconds, 1e-9):.3g} images/s"]
-        if steps and math.isfinite(left):
+        if steps and left < timedelta.max.total_seconds():  # else the run is without an end
             line.append(f"ETA {timedelta(seconds=int(max(0.0, left)))}")
         print("  ".join(line), flush=True)
 

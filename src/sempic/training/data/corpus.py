@@ -99,9 +99,9 @@ def open_corpus(folders: Sequence[Path], threads: int = 2) -> Corpus:
     Raises InputError: no corpus, the same one twice, corpora of different classes or with different
     weights of a source, or a damaged corpus.
     """
-    named = ", ".join(map(str, folders))
-    if len({folder.resolve() for folder in folders}) < len(folders):
-        raise InputError(f"{named}: the same corpus twice")
+    real = [folder.resolve() for folder in folders]
+    if twice := [str(f) for f, place in zip(folders, real, strict=True) if real.count(place) > 1]:
+        raise InputError(f"{', '.join(twice)}: the same corpus twice")
     weights: dict[str, float] = {}
     samples: list[Sample] = []
     classes: list[Any] = []
@@ -129,7 +129,7 @@ def open_corpus(folders: Sequence[Path], threads: int = 2) -> Corpus:
                 f"{folder}: samples of {min(foreign)}, of which corpus.json says nothing"
             )
     if any(description != classes[0] for description in classes):
-        raise InputError(f"{named}: corpora of different classes")
+        raise InputError(f"{', '.join(map(str, folders))}: corpora of different classes")
     return Corpus(taxonomy.from_description(classes[0]), weights, samples)
 
 
