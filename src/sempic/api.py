@@ -248,13 +248,11 @@ class Codec:
             keep_boxes: (left, top, width, height) in pixels of the upright picture, sent likewise.
             imagine: names of classes (one class of people stands for all of them) whose objects, by
                 the map or the verifier, no window touches; without a map there are no windows.
-            check: put objects that a verifier sees into the segmenter's map, verify the decoded
-                picture, send what the verifier then misses in windows, and the verdict in the
-                stream (`sempic.check`).
+            check: verify the decoded picture: send objects that the verifier misses in windows, and
+                the verdict in the stream (`sempic.check`).
             critical: classes that the check looks for instead of `GROUPS`; see
                 `sempic.critical.table`.
-            check_budget: most growth of the stream by these objects and windows, as a share of
-                the stream.
+            check_budget: most growth of the stream by these windows, as a share of the stream.
 
         Raises:
             ImageError, LabelMapError: input that cannot be coded.
@@ -312,14 +310,7 @@ class Codec:
                 f"the prior is of palette {self.prior.palette}: a map of {name} is coded without it"
             )
         all_drafts = drafts.Drafts(
-            pixels,
-            plain,
-            options,
-            verifier,
-            self.synthesize,
-            seen=seen,
-            full=full,
-            own_map=own is not None,
+            pixels, plain, options, verifier, self.synthesize, seen=seen, full=full
         )
         return all_drafts.best(levels)
 

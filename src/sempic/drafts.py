@@ -37,7 +37,6 @@ class Drafts:
         *,
         seen: Collection[LabelMap],
         full: tuple[int, int],
-        own_map: bool,
     ) -> None:
         """
         Args:
@@ -49,16 +48,12 @@ class Drafts:
             seen: the map before it was simplified, and before a class became void, each uint8
                 (H, W), if classes are to be imagined.
             full: (height, width) of the picture that `keep_boxes` refer to.
-            own_map: whether the map is the user's, which is sent as it is.
 
         Raises InputError: a class that is not in the palette or that is to be kept and imagined, or
         a box outside the picture.
         """
         self._pixels, self._options = pixels, options
         self._verifier, self._paint = verifier, paint
-        restricted = options.keep or options.imagine or options.ignore_label is not None
-        self._repairs = not (own_map or restricted or options.label_quality == LOSSLESS)
-        """Whether a check may put objects into the map."""
         size, palette = (plain.width, plain.height), PALETTES[plain.palette]
         choice.check_apart(options.keep, options.imagine, palette)
         boxes = _scaled(options.keep_boxes, full, size[::-1])
@@ -144,7 +139,7 @@ class Drafts:
         return levels[low]
 
     def _checked(self, level: int) -> bytes:
-        """The stream of a level, with what a check adds: objects in the map, windows, a receipt."""
+        """The stream of a level, with what a check adds: windows for missed objects, a receipt."""
         draft, stream = self._at(level)
         if self._verifier is None:
             return stream
@@ -162,7 +157,6 @@ class Drafts:
                 table=options.table,
                 sent=self._sent,
                 never=self._never,
-                repairs=self._repairs,
             )
 
     def _size(self, level: int) -> int:

@@ -206,8 +206,8 @@ class EncodeOptions(SenderOptions):
         metavar="CLASS,…",
     )
     check: bool = option(
-        "put what a verifier sees into the segmenter's map, decode the stream, send in windows "
-        "what the verifier no longer finds, and add the verdict to the stream",
+        "decode the stream, send in windows what a verifier no longer finds, and add the "
+        "verdict to the stream",
         False,
     )
     critical: str | Table | None = option(
@@ -219,7 +219,7 @@ class EncodeOptions(SenderOptions):
         console="; a JSON file",
     )
     check_budget: float = option(
-        "most that the check may add to label map and windows, as a share of the stream",
+        "most that windows of the check may add, as a share of the stream",
         BUDGET,
         low=0,
         high=100,

@@ -10,7 +10,7 @@ from conftest import street
 from sempic import check, coarse, container, critical, windows
 from sempic.codec import Draft, unpack
 from sempic.errors import InputError, ModelError
-from sempic.palette import CAMVID, CITYSCAPES
+from sempic.palette import CAMVID
 from sempic.windows import choice, layout
 
 SIZE = (96, 128)
@@ -94,64 +94,6 @@ def test_without_a_budget_the_receipt_lists_the_losses(draft):
     whole = container.read(stream)
     assert whole.windows is None
     assert container.write(dataclasses.replace(whole, receipt=None)) == draft.pack()
-
-
-def test_missed_objects_are_put_into_the_map_before_it_is_painted(draft):
-    painter = Painter(ghost=False)
-    stream = checked(draft, 9.0, paint=painter, repairs=True)
-    expected = draft.labels.copy()
-    for rows, columns in SIGNS:
-        expected[rows, columns] = 6
-    assert np.array_equal(unpack(stream).labels, expected)
-    (scene,) = painter.scenes
-    assert np.array_equal(scene.labels, expected)
-
-
-def test_objects_that_the_map_has_stay_as_they_are(draft):
-    labels = draft.labels.copy()
-    rows, columns = SIGNS[1]
-    labels[rows, columns.start : columns.stop - 4] = 6  # most of the large sign
-    shown = dataclasses.replace(draft, labels=labels)
-    stream = checked(shown, 9.0, repairs=True)
-    labels[SIGNS[0]] = 6
-    assert np.array_equal(unpack(stream).labels, labels)
-
-
-def test_objects_in_the_map_and_windows_share_the_budget(draft):
-    flat = dataclasses.replace(draft, labels=np.zeros(SIZE, np.uint8))
-    plain = len(flat.pack())
-    added = [len(_with_signs(flat, count).pack()) - plain for count in (0, 1, 2)]
-    assert added[0] < added[1] < added[2]
-    for count, growth in enumerate(added):
-        stream = checked(flat, (growth + 0.5) / plain, repairs=True)
-        assert np.array_equal(unpack(stream).labels, _with_signs(flat, count).labels)
-        assert len(stream) - len(container.read(stream).receipt) - 1 <= plain + growth
-    assert container.read(checked(flat, 9.0, repairs=True)).windows is not None
-
-
-def _with_signs(draft, count):
-    labels = draft.labels.copy()
-    for place in SIGNS[:count]:
-        labels[place] = 6
-    return dataclasses.replace(draft, labels=labels)
-
-
-def test_objects_get_the_nearest_class_of_the_map(draft):
-    trucks = check.Verifier(
-        predict=lambda image: (np.where(see(image) == 6, 14, 0).astype(np.uint8), None),
-        palette=CITYSCAPES.id,
-        digest="cafe0123",
-    )
-    stream = checked(draft, 9.0, verifier=trucks, repairs=True)
-    assert (unpack(stream).labels[SIGNS[0]] == CAMVID.classes.index("car")).all()
-
-
-def test_objects_in_a_halved_map_are_doubled(draft):
-    flat = dataclasses.replace(draft, labels=np.zeros(SIZE, np.uint8), halved=True)
-    stream = checked(flat, 9.0, repairs=True)
-    scene = unpack(stream)
-    assert scene.halved
-    assert (scene.labels[SIGNS[0]] == 6).all()
 
 
 def test_the_budget_goes_to_the_cheapest_object_first(draft):

@@ -54,21 +54,6 @@ def codec():
     return sempic.Codec(FakeSegmenter(), Blurred(), verifier)
 
 
-def test_a_check_puts_objects_into_the_map_of_the_segmenter_alone(codec):
-    def cars(**options):
-        labels = sempic.unpack(codec.encode(IMAGE, check=True, check_budget=9, **options)).labels
-        return (labels[CAR[0]] == CAMVID.classes.index("car")).mean()
-
-    assert cars() == 1
-    assert cars(label_quality="lossless") == 0
-    assert cars(ignore_label=8) == 0
-    assert cars(keep="sign") == 0
-    assert cars(imagine="person") == 0
-    own = np.where(CAR[0], 3, LABELS).astype(np.uint8)
-    stream = codec.encode(IMAGE, labels=own, check=True, check_budget=9)
-    assert np.array_equal(sempic.unpack(stream).labels, own)
-
-
 def shown(stream):
     return [(w.x, w.y, *w.picture.shape[:2]) for w in sempic.unpack(stream).windows]
 

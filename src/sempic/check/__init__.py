@@ -1,9 +1,8 @@
 """Check of critical objects at the encoder, before a stream is sent.
 
-A verifier, a network without part in the coding, looks at the original: what it sees and the label
-map lacks is put into the map. The encoder then decodes its own stream, and the verifier compares
-the pictures. Regions in doubt are sent in windows. Both stay within a budget. The verifier's final
-counts travel in the stream as a receipt.
+The encoder decodes its own stream. A verifier, a network without part in the coding, compares the
+decoded picture with the original. Regions in doubt are sent in windows, within a budget. The
+verifier's final counts travel in the stream as a receipt.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ import numpy as np
 import numpy.typing as npt
 
 from sempic import container, critical, windows
-from sempic.check.objects import KEPT, Region, compare, ids, mask, regions, within
-from sempic.codec import Draft, check_prediction, repeated
+from sempic.check.objects import compare, ids, mask, regions, within
+from sempic.codec import Draft, check_prediction
 from sempic.critical import BUDGET, GROUPS, Groups, Receipt, Table
 from sempic.errors import InputError
 from sempic.palette import PALETTES, Palette, alike, by_id
-from sempic.scene import Image, LabelMap, Probabilities, Scene, half_map
+from sempic.scene import Image, LabelMap, Probabilities, Scene
 from sempic.windows import choice, layout
 from sempic.windows.layout import Cells
 
@@ -126,7 +125,6 @@ def run(
     never: Cells,
     budget: float = BUDGET,
     table: Table | None = None,
-    repairs: bool = False,
 ) -> bytes:
     """The stream of a draft, with windows for regions in doubt, and a receipt.
 
@@ -140,7 +138,6 @@ def run(
         never: the cells that windows must not show.
         budget: largest growth of the stream, as a share of its size, without the receipt.
         table: groups of objects; None: GROUPS.
-        repairs: whether the label map gets the objects that it lacks.
 
     Raises InputError: the verifier lacks a class of the table.
     """
@@ -148,11 +145,6 @@ def run(
     groups = wanted(table, verifier)
     room = int(budget * len(stream))
     before, probable_before = _seen(picture, verifier, groups)
-    if repairs and draft.labels is not None:
-        size = len(stream)
-        missed = _missed(draft.labels, draft.palette, before, probable_before, palette, groups)
-        draft, stream = _repaired(draft, stream, missed, room)
-        room -= len(stream) - size
     scene = draft.scene()
     painted = paint(dataclasses.replace(scene, windows=()))
     after, probable_after = _seen(windows.blend(painted, scene.windows), verifier, groups)
@@ -188,57 +180,6 @@ def _seen(picture: Image, verifier: Verifier, groups: Groups) -> tuple[LabelMap,
         [i for i in ids(group, palette) if i < len(probabilities)] for group in groups.values()
     ]
     return labels, [probabilities[classes].sum(0, dtype=np.float32) / 255 for classes in known]
-
-
-def _missed(
-    labels: LabelMap,
-    sent: int,
-    seen: LabelMap,
-    likely: list[Likely],
-    palette: Palette,
-    groups: Groups,
-) -> list[tuple[Region, int]]:
-    """Objects that the sent map lacks, the most probable first, each with its id in that map.
-
-    labels: the sent map, of palette id `sent`. seen, likely: of `_seen` for the original, in the
-    classes of `palette`.
-    """
-    own = PALETTES[sent]
-    names = [alike(name, own) for name in palette.classes]
-    as_sent = np.full(256, -1)
-    as_sent[: len(names)] = [-1 if name is None else own.classes.index(name) for name in names]
-    found: list[tuple[float, Region, int]] = []
-    for probable, group in zip(likely, groups.values(), strict=True):
-        inside = [i for i in ids(group, palette) if as_sent[i] >= 0]
-        there = np.isin(labels, as_sent[inside])
-        for region in regions(probable >= LIKELY, SMALLEST * group.least(labels.size)):
-            box = region.rows, region.columns
-            classes = seen[box][region.shape]
-            classes = classes[np.isin(classes, inside)]
-            if classes.size and region.covered(there) < KEPT:
-                number = int(as_sent[np.bincount(classes).argmax()])
-                found.append((float(probable[box][region.shape].mean()), region, number))
-    return [(region, number) for _, region, number in sorted(found, key=lambda each: -each[0])]
-
-
-def _repaired(
-    draft: Draft, stream: bytes, missed: list[tuple[Region, int]], room: int
-) -> tuple[Draft, bytes]:
-    """The draft with missed objects in its map, and its stream: all, or the first half of them, a
-    quarter …, until it grows by no more than `room` bytes."""
-    while missed:
-        assert draft.labels is not None
-        labels = draft.labels.copy()
-        for region, number in missed:
-            labels[region.rows, region.columns][region.shape] = number
-        if draft.halved:
-            labels = repeated(half_map(labels), 2, labels.shape)
-        repaired = dataclasses.replace(draft, labels=labels)
-        packed = repaired.pack()
-        if len(packed) <= len(stream) + room:
-            return repaired, packed
-        missed = missed[: len(missed) // 2]
-    return draft, stream
 
 
 def _doubtful(before: list[Likely], after: list[Likely], groups: Groups) -> list[Cells]:
