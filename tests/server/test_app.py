@@ -38,20 +38,28 @@ app.serve(settings(), port=0)
 PATHS = os.pathsep.join([str(Path(__file__).parent), str(ROOT / "tests"), str(ROOT / "src")])
 
 
-def test_accepted_requests_are_answered_after_sigterm(tmp_path):
-    """Service managers send SIGTERM to the whole process group."""
+@contextlib.contextmanager
+def serving(folder, seconds, **more):
+    """A server in a process of its own, which is killed after some seconds; its URL; its log."""
     with subprocess.Popen(
         [sys.executable, "-c", PROCESS],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": PATHS},
-        start_new_session=True,
-        cwd=tmp_path,
+        cwd=folder,
+        **more,
     ) as process:
-        stop = threading.Timer(100, process.kill)
+        stop = threading.Timer(seconds, process.kill)
         stop.start()
-        lines = iter(process.stderr.readline, "")
-        url = next(line["url"] for line in map(json.loads, lines) if line["message"] == "serving")
+        lines = map(json.loads, iter(process.stderr.readline, ""))
+        url = next(line["url"] for line in lines if line["message"] == "serving")
+        yield process, url, lines
+        stop.cancel()
+
+
+def test_accepted_requests_are_answered_after_sigterm(tmp_path):
+    """Service managers send SIGTERM to the whole process group."""
+    with serving(tmp_path, 100, start_new_session=True) as (process, url, lines):
         answers = {}
 
         def decode(i):
@@ -74,26 +82,15 @@ def test_accepted_requests_are_answered_after_sigterm(tmp_path):
             thread.join(60)
         assert [answers[i].status_code for i in range(2)] == [200, 200]
         assert [pixels(answers[i].content)[0, 0, 2] for i in range(2)] == [0, 1]
-        rest = [json.loads(line) for line in process.stderr]
+        rest = list(lines)
         assert process.wait(60) == 0
         assert [line["status"] for line in rest if line.get("path") == "/decode"] == [200, 200]
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{url}/healthz")
-        stop.cancel()
 
 
 def test_a_second_sigint_ends_a_server_amid_a_job(tmp_path):
-    with subprocess.Popen(
-        [sys.executable, "-c", PROCESS],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": PATHS},
-        cwd=tmp_path,
-    ) as process:
-        stop = threading.Timer(60, process.kill)
-        stop.start()
-        lines = map(json.loads, iter(process.stderr.readline, ""))
-        url = next(line["url"] for line in lines if line["message"] == "serving")
+    with serving(tmp_path, 60) as (process, url, lines):
         host = url.removeprefix("http://")
         with contextlib.closing(http.client.HTTPConnection(host, timeout=60)) as client:
             client.request("POST", "/decode", stream())
@@ -104,7 +101,6 @@ def test_a_second_sigint_ends_a_server_amid_a_job(tmp_path):
             process.send_signal(signal.SIGINT)
             process.stderr.read()
             assert process.wait() == 0
-        stop.cancel()
 
 
 class Clock:
