@@ -18,7 +18,7 @@ PUBLIC = """
 BitstreamError Coarse Codec CorruptStream ImageError InputError LabelMapError LimitExceeded
 ModelError NotSempic OutputError PALETTES Palette QUALITY Quality RateError Scene SempicError
 SempicWarning TruncatedStream UnsupportedChunk UnsupportedProfile UnsupportedVersion __version__
-decode encode info pack unpack
+decode encode info objects pack unpack
 """
 PUBLIC_NAMES = set(PUBLIC.split())
 

@@ -4,12 +4,13 @@
     image = sempic.decode(stream)        # → PIL image
     scene = sempic.unpack(stream)        # labels and coarse planes, exact, without networks
     sempic.info(stream)                  # the bytes of each part
+    sempic.objects(image, stream)        # critical objects kept, lost and invented
 
 All errors are a `sempic.SempicError`. torch and onnxruntime are imported at their first use.
 """
 
 from sempic import _start as _start  # before all other imports
-from sempic.api import Codec, decode, encode, info
+from sempic.api import Codec, decode, encode, info, objects
 from sempic.codec import pack, unpack
 from sempic.errors import (
     BitstreamError,
@@ -63,6 +64,7 @@ __all__ = [
     "decode",
     "encode",
     "info",
+    "objects",
     "pack",
     "unpack",
 ]

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from sempic.check import Verifier
+    from sempic.critical import FoundObject
     from sempic.labels import Prior
     from sempic.segment.prediction import Prediction
 
@@ -405,6 +406,38 @@ class Codec:
         scene = codec.unpack(stream, prior=self.prior)
         return PIL.Image.fromarray(self._synthesized(scene, options))
 
+    def objects(
+        self,
+        original: PIL.Image.Image | npt.NDArray[np.uint8],
+        stream: bytes | bytearray | memoryview,
+        *,
+        critical: Mapping[str, Any] | str | os.PathLike[str] | None = None,
+    ) -> list[FoundObject]:
+        """The critical objects that the decoded picture keeps, loses and invents, by the verifier.
+        A receipt of the same networks and groups has their counts, but not their places.
+
+        original: the picture of the stream, as `encode` takes it; a larger one is scaled down as by
+        `max_side`. critical: as of `encode`.
+
+        Raises InputError: an original of another shape or smaller; otherwise as `encode`, `decode`.
+        """
+        from sempic import check, pictures
+        from sempic.critical import table
+
+        own = None if critical is None else table("critical", critical)
+        groups = check.wanted(own, self.verifier)
+        scene = codec.unpack(stream, prior=self.prior)
+        pixels = pictures.to_rgb(original)
+        height, width = pixels.shape[:2]
+        pixels, _ = pictures.shrink(pixels, None, max(scene.width, scene.height))
+        if pixels.shape[:2] != (scene.height, scene.width):
+            raise InputError(
+                f"the original of {width}×{height} cannot be scaled down to the stream's picture "
+                f"of {scene.width}×{scene.height}"
+            )
+        decoded = self.synthesize(scene)
+        return check.find(pixels, decoded, verifier=self.verifier, groups=groups)
+
     def synthesize(
         self,
         scene: Scene,
@@ -595,6 +628,9 @@ encode = _of_the_shared(Codec.encode)
 
 decode = _of_the_shared(Codec.decode)
 """`Codec.decode` with the bundled models."""
+
+objects = _of_the_shared(Codec.objects)
+"""`Codec.objects` with the bundled models."""
 
 
 def _need_scene(value: object) -> None:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from sempic import checks
 from sempic.bits import Bits, packed, ue
@@ -174,6 +174,19 @@ class Tally:
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(self.seen + other.seen, self.lost + other.lost, self.invented + other.invented)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundObject:
+    """A critical object of an original or of its decoded picture."""
+
+    group: str
+    """One of GROUPS, or of the table's groups."""
+    verdict: Literal["kept", "lost", "invented"]
+    """In both pictures; only in the original; only in the decoded picture."""
+    box: tuple[int, int, int, int]
+    """Left, top, width and height in pixels of the decoded picture; of kept and lost objects where
+    they are in the original."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -75,6 +75,16 @@ def receipt(stream):
     return critical.read(container.read(stream).receipt)
 
 
+def test_lost_and_invented_objects_have_boxes(draft):
+    found = check.find(IMAGE, Painter()(draft.scene()), verifier=VERIFIER)
+    assert {(one.group, one.verdict, one.box) for one in found} == {
+        ("signs and lights", "lost", (16, 20, 8, 8)),
+        ("signs and lights", "lost", (80, 48, 20, 18)),
+        ("people", "invented", (20, 70, 10, 8)),
+    }
+    assert len(found) == 3
+
+
 def test_lost_and_invented_objects_are_sent_as_windows(draft):
     stream = checked(draft, 9.0)
     found = receipt(stream)

@@ -2,11 +2,12 @@
 
 import json
 import re
+from collections import Counter
 
 import numpy as np
 import PIL.Image
 import pytest
-from conftest import FakeSegmenter, street
+from conftest import ROOT, FakeSegmenter, needs_models, street
 
 import sempic
 from sempic import (
@@ -22,7 +23,8 @@ from sempic import (
     windows,
 )
 from sempic.batch import work
-from sempic.errors import InputError, ModelError, RateError
+from sempic.critical import Tally
+from sempic.errors import ImageError, InputError, ModelError, RateError
 from sempic.options import EncodeOptions
 from sempic.palette import CAMVID, CITYSCAPES
 
@@ -122,6 +124,78 @@ def test_a_check_sends_lost_objects_and_writes_a_receipt(codec):
     frugal = codec.encode(IMAGE, labels=LABELS, check=True, check_budget=0)
     assert sempic.info(frugal)["receipt"]["all"] == there | {"kept": 0, "lost": 1}
     assert len(frugal) < len(stream)
+
+
+def counts(found, groups):
+    """What a receipt says of objects."""
+    every = Counter((one.group, one.verdict) for one in found)
+    tallies = {
+        name: Tally(every[name, "kept"] + every[name, "lost"], every[name, "lost"],
+                    every[name, "invented"])
+        for name in groups
+    }  # fmt: skip
+    return {name: tally.described() for name, tally in tallies.items()}
+
+
+def test_objects_have_places_and_the_counts_of_the_receipt(codec):
+    for options in ({}, {"critical": TABLE}):
+        for budget, verdict in ((0, "lost"), (5.0, "kept")):
+            stream = codec.encode(IMAGE, labels=LABELS, check=True, check_budget=budget, **options)
+            (found,) = codec.objects(IMAGE, stream, **options)
+            rows, columns = np.nonzero(sharp_car(IMAGE) == 8)
+            left, top, width, height = found.box
+            assert (left, left + width) == (columns.min(), columns.max() + 1)
+            assert (top, top + height) == (rows.min(), rows.max() + 1)
+            assert found.verdict == verdict
+            groups = sempic.info(stream)["receipt"]["groups"]
+            assert counts([found], groups) == groups
+    assert codec.objects(IMAGE, codec.encode(IMAGE, labels=LABELS))  # without a receipt, too
+
+
+@needs_models
+def test_objects_of_the_bundled_networks_have_the_counts_of_the_receipt():
+    image = PIL.Image.open(ROOT / "examples/street.jpg")
+    for options in ({}, {"max_side": 400}):  # the original stays 512 wide
+        stream = sempic.encode(image, check=True, check_budget=0, **options)
+        groups = sempic.info(stream)["receipt"]["groups"]
+        found = sempic.objects(image, stream)
+        assert counts(found, groups) == groups
+        assert found
+        width, height = (sempic.info(stream)[side] for side in ("width", "height"))
+        for left, top, across, down in (one.box for one in found):
+            assert 0 <= left < left + across <= width
+            assert 0 <= top < top + down <= height
+
+
+def test_what_is_not_the_streams_original_is_refused_before_it_is_painted(codec):
+    stream = codec.encode(IMAGE, labels=LABELS)
+
+    def paints(scene):
+        pytest.fail("a receiver ran")
+
+    coder = sempic.Codec(FakeSegmenter(), paints, codec.verifier)
+    for wrong, said in ((IMAGE[:, :120], "120×96"), (IMAGE[::2, ::2], "64×48")):
+        with pytest.raises(InputError, match=f"original of {said} cannot .* of 128×96$"):
+            coder.objects(wrong, stream)
+    with pytest.raises(ImageError, match="an array must be uint8"):
+        coder.objects(LABELS, stream)
+    with pytest.raises(sempic.TruncatedStream):
+        coder.objects(IMAGE, stream[:-1])
+    with pytest.raises(InputError, match="critical: ghosts: class 'ghost' is not one of"):
+        coder.objects(IMAGE, stream, critical={"ghosts": ["ghost"]})
+    with pytest.raises(InputError, match="critical is a table of groups or its file, not list"):
+        coder.objects(IMAGE, stream, critical=["car"])
+
+
+def test_a_verifier_that_works_in_place_leaves_the_original():
+    def predict(image):
+        image[:] = 0
+        return np.zeros(image.shape[:2], np.uint8), None
+
+    verifier = check.Verifier(predict=predict, palette=CAMVID.id, digest="0badcafe")
+    coder, image = sempic.Codec(FakeSegmenter(), Blurred(), verifier), IMAGE.copy()
+    assert coder.objects(image, coder.encode(IMAGE, labels=LABELS)) == []
+    assert np.array_equal(image, IMAGE)
 
 
 def test_regions_too_large_for_windows_are_not_sent(codec, monkeypatch):

@@ -56,7 +56,7 @@ def test_lost_and_invented_objects_have_places():
     (invented,) = changes["vehicles"].invented
     assert (invented.rows, invented.columns) == (slice(20, 30), slice(40, 52))
     assert changes["people"].tally.kept == 0
-    assert not changes["two-wheelers"].seen
+    assert not changes["two-wheelers"].tally.seen
 
 
 def test_an_object_near_one_of_the_original_is_not_invented():
@@ -86,7 +86,8 @@ def test_a_table_of_groups_sets_classes_and_sizes():
         ("small", 1), ("wheels", 1),
     ]  # fmt: skip
     mine = table("mine", {"small": {"classes": ["person"], "pixels": 10}})
-    assert not objects.compare(before, after, CAMVID, objects.within(mine, CAMVID))["small"].seen
+    groups = objects.within(mine, CAMVID)
+    assert not objects.compare(before, after, CAMVID, groups)["small"].tally.seen
 
 
 @pytest.mark.parametrize(

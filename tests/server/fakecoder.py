@@ -36,6 +36,17 @@ def receive(scene, *, steps=4, seed=0):
     return picture
 
 
+def see(image):
+    """The map of a verifier: signs are blue, and what is painted in the lower left corner, where a
+    photograph is lighter, looks like a car."""
+    labels, corner = segment(image), np.s_[-(image.shape[0] // 4) :, : image.shape[1] // 4]
+    r, g, b = (image[..., i].astype(int) for i in range(3))
+    labels[b - np.maximum(r, g) > 120] = 6
+    if image[corner].mean() < 9:
+        labels[corner] = 8
+    return labels
+
+
 class FakeCoder(Coder):
     def __init__(
         self, max_pixels: int = 1 << 16, until: str | None = None, prior: str | None = None
@@ -44,7 +55,7 @@ class FakeCoder(Coder):
             segment,
             receive,
             check.Verifier(
-                predict=lambda image: (segment(image), None), palette=CAMVID.id, digest="0badcafe"
+                predict=lambda image: (see(image), None), palette=CAMVID.id, digest="0badcafe"
             ),
             prior,
         )

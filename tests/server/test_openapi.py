@@ -37,9 +37,10 @@ CHECKS = [not_a_server_error, status_code_conformance, response_schema_conforman
 
 
 def test_every_endpoint_is_described():
-    gets, posts = ("healthz", "metrics", "info"), ("info", "encode", "film", "decode", "relabel")
+    gets = "healthz", "metrics", "info"
+    posts = "info", "encode", "film", "decode", "relabel", "compare", "objects"
     assert set(OPERATIONS) == {
-        *(f"GET /{path}" for path in gets), *(f"POST /{path}" for path in (*posts, "compare"))
+        *(f"GET /{path}" for path in gets), *(f"POST /{path}" for path in posts)
     }  # fmt: skip
 
 
@@ -50,7 +51,7 @@ def test_only_statuses_that_can_occur_are_described():
         **{key: {"200", "422"} for key in ("GET /metrics", "GET /info")},
         "GET /healthz": {"200", "422", "503"},
         **{f"POST /{path}": of_workers for path in ("encode", "film", "decode", "info", "compare")},
-        "POST /relabel": of_workers | {"400"},
+        **{f"POST /{path}": of_workers | {"400"} for path in ("relabel", "objects")},
     }
 
 
@@ -62,9 +63,10 @@ def test_the_headers_of_answers_are_described():
         for header in answer.get("headers", ())
     }
     coders = [f"POST /{path}" for path in ("encode", "film", "decode", "relabel", "compare")]
+    others = "POST /info", "POST /objects"
     assert described == {
         *((label, "200", header) for label in coders for header in ("Server-Timing", "X-Notes")),
-        *((label, s, "Retry-After") for label in (*coders, "POST /info") for s in ("429", "503")),
+        *((label, s, "Retry-After") for label in (*coders, *others) for s in ("429", "503")),
         ("GET /healthz", "503", "Retry-After"),
         ("POST /encode", "200", "X-Receipt"),
         ("POST /compare", "200", "X-Scaled-Down"),
@@ -126,7 +128,10 @@ def test_damaged_bodies_are_answered_or_refused(url, path, whole, cuts):
 
 @GENTLE
 @given(labels=st.binary(max_size=200) | st.just(png(LABELS)), junk=st.binary(max_size=60))
-def test_damaged_label_maps_are_answered_or_refused(url, labels, junk):
+def test_damaged_parts_of_forms_are_answered_or_refused(url, labels, junk):
     files = {"sempic": stream(), "labels": labels + junk}
     answer = httpx.post(f"{url}/relabel", files=files, timeout=60)
+    assert answer.status_code in (200, 422), answer.text
+    files = {"sempic": stream(), "original": labels + junk}
+    answer = httpx.post(f"{url}/objects", files=files, timeout=60)
     assert answer.status_code in (200, 422), answer.text

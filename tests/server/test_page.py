@@ -115,6 +115,12 @@ def stream():
     return stream_of(LABELS, IMAGE)
 
 
+def with_signs():
+    image = IMAGE.copy()
+    image[52:60, 60:68] = image[80:130, 160:230] = (20, 30, 250)
+    return image
+
+
 def choose(page, name, data):
     file = {"name": name, "mimeType": "application/octet-stream", "buffer": data}
     page.set_input_files("#file", file)
@@ -242,6 +248,83 @@ def test_windows_are_outlined_and_the_receipt_is_shown(visit):
     opened(page, "b.sempic", stream())
     assert page.is_hidden("#outline-line")
     assert page.is_hidden("#verdict")
+
+
+def test_objects_of_a_check_are_framed(visit):
+    image = with_signs()
+    asked = []
+    page = visit()
+    page.on("request", lambda r: r.url.endswith("/objects") and asked.append(r))
+    opened(page, "signs.png", png_of(image))
+    assert page.is_hidden("#legend")
+    assert not asked  # a check is made only on demand
+    page.focus("#option-check")
+    page.keyboard.press("Space")
+    wait_until_idle(page)
+    data = downloaded(page, "#get-sempic")
+    found = fakecoder.FakeCoder().objects(data, png_of(image))
+    assert {one.verdict for one in found} == {"kept", "lost", "invented"}
+
+    def framed():
+        sides = "x", "y", "width", "height"
+        return [
+            (r.get_attribute("class"), tuple(int(r.get_attribute(side)) for side in sides))
+            for r in page.locator("#objects rect").all()
+        ]
+
+    assert framed() == [(one.verdict, one.box) for one in found]
+    assert page.locator("#outlines rect").count() == len(sempic.info(data)["windows"]) > 0
+    assert "of 2 people" in page.text_content("#verdict")
+    assert "1 are kept, 1 lost; 1 invented" in page.text_content("#verdict")
+    assert page.locator("#legend span").all_text_contents() == ["kept", "lost", "invented"]
+    look = "all => all.map(e => [getComputedStyle(e).color, getComputedStyle(e).strokeDasharray])"
+    looks = page.locator("#objects rect").evaluate_all(look)
+    for each in zip(*looks, strict=True):  # neither needs the other
+        assert len(set(each)) == 3
+    named = page.get_by_role("img", name="signs and lights, lost: 70 × 50 at 160, 80")
+    assert named.count() == 1
+    assert page.get_by_role("img", name="1 windows of the original").count() == 1
+
+    page.focus("#framed")
+    for hidden in (True, False):
+        page.keyboard.press("Space")
+        wait_until_idle(page)
+        assert page.locator("#objects").is_hidden() == hidden
+        assert page.locator("#outlines").is_visible()
+    page.evaluate("ids.fill(3); attempt(sendLabels)")
+    wait_until_idle(page)
+    for gone in ("#objects", "#legend", "#verdict"):
+        assert page.locator(gone).is_hidden()  # the check was of the map before
+    opened(page, "checked.sempic", data)
+    assert page.is_visible("#verdict")
+    assert page.is_hidden("#legend")  # the places of objects are not in the file
+    assert page.locator("#objects").is_hidden()
+    opened(page, "drive.mp4", clip_of(step=4))
+    assert page.is_hidden("#check-line")
+    assert page.is_hidden("#toast")
+    assert len(asked) == 1  # for a checked stream once
+
+
+def test_frames_of_the_stream_before_are_never_shown(visit):
+    page = visit("#scene=street.jpg&check=1")
+    assert page.is_checked("#option-check")
+    opened(page, "signs.png", png_of(with_signs()))
+    assert page.locator("#objects rect").count() > 0
+    held = []
+    page.route("**/objects", lambda r: held.append(r))
+    page.focus("#option-quality")
+    page.keyboard.press("End")
+    wait_until(page, "applied.quality === 9 && $('objects').hidden")
+    page.focus("#option-check")
+    page.keyboard.press("Space")
+    wait_until_idle(page)
+    page.unroute("**/objects")
+    assert page.is_hidden("#toast")
+    assert page.locator("#objects").is_hidden()
+    assert held
+    page.keyboard.press("Space")
+    wait_until_idle(page)
+    assert page.locator("#objects").is_visible()
 
 
 def test_settings_change_stream_and_picture(visit):
@@ -620,7 +703,7 @@ def test_an_error_is_shown_and_the_last_picture_stays(visit, url):
         assert page.text_content("h1") == title
         assert downloaded(page, "#get-sempic") == before
         assert page.locator("#strip .shot:disabled b").all_text_contents() == empty
-        assert page.locator(".frame:empty").count() == 0
+        assert page.locator(".layer .frame:empty").count() == 0
     opened(page, "bare.sempic", sempic.pack(width=256, height=192, labels=LABELS))
     assert page.locator("#strip .shot:disabled b").all_text_contents()[:2] == ["Coarse", "Decoded"]
     opened(page, "good.png", png())  # and it goes on

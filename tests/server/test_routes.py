@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT
 from fakecoder import FakeCoder, receive, segment
 from fastapi.testclient import TestClient
-from standin import LABELS, clip, pixels, png, pool, refused, settings, stream
+from standin import IMAGE, LABELS, clip, pixels, png, pool, refused, settings, stream
 
 import sempic
 from sempic import api, pictures, sequence
@@ -20,6 +20,9 @@ from sempic.errors import LimitExceeded
 from sempic.palette import CAMVID
 from sempic.server import app, routes
 from sempic.server.pool import Done
+
+SIGN = IMAGE.copy()
+SIGN[8:16, 32:48] = (20, 30, 250)
 
 
 def test_encode_info_and_decode_agree_with_the_codec(client):
@@ -187,6 +190,43 @@ def test_relabel_replaces_the_map(client):
     files["labels"] = png(np.full_like(LABELS, 99))
     refused(client.post("/relabel", files=files), 422, "LabelMapError", "id 99")
     refused(client.post("/relabel", files={"sempic": stream()}), 422, "InputError", "labels")
+
+
+def test_objects_of_a_stream_have_places(client):
+    checked = {"check": True, "check_budget": 0, "max_side": 40}
+    coded = client.post("/encode", params=checked, content=png(SIGN))
+    files = {"sempic": coded.content, "original": png(SIGN)}
+    found = client.post("/objects", files=files).json()
+    groups = json.loads(coded.headers["X-Receipt"])["groups"]
+    assert groups["signs and lights"]["lost"] == groups["vehicles"]["invented"] == 1
+    assert found == [
+        {"group": "vehicles", "verdict": "invented", "box": [0, 23, 10, 7]},
+        {"group": "signs and lights", "verdict": "lost", "box": [20, 5, 10, 5]},
+    ]
+    query = {"critical": '{"what drives": ["car"]}'}
+    (only,) = client.post("/objects", params=query, files=files).json()
+    assert only["group"] == "what drives"
+
+
+def test_an_original_that_is_not_of_the_stream_is_refused(client):
+    def answer(original, coded=None, **more):
+        files = {"sempic": coded or stream(), "original": original}
+        return client.post("/objects", files=files, **more)
+
+    assert answer(png()).status_code == 200
+    refused(answer(png(SIGN[:30])), 422, "InputError", "64×30", "64×48")
+    refused(answer(png(), stream()[:-1]), 422, "TruncatedStream")
+    refused(answer(png()[:60]), 422, "ImageError")
+    refused(answer(png(np.zeros((1024, 1024, 3), np.uint8))), 413, "LimitExceeded", "1024×1024")
+    large = sempic.pack(width=512, height=512, labels=np.zeros((512, 512), np.uint8))
+    refused(answer(png(), large), 413, "LimitExceeded")
+    ghosts = {"critical": '{"ghosts": ["ghost"]}'}
+    refused(answer(png(), params=ghosts), 422, "InputError", "critical: ghosts")
+    refused(client.post("/objects", files={"sempic": stream()}), 422, "InputError", "original")
+    form = [("sempic", stream()), ("original", png()), ("original", png())]
+    refused(client.post("/objects", files=form), 422, "InputError", "one sempic and one original")
+    form = {"sempic": ("a.sempic", stream()), "original": (None, b"a photograph")}
+    refused(client.post("/objects", files=form), 422, "InputError", "original: sent as text")
 
 
 def test_a_part_of_a_form_that_is_no_file_is_named(client):

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from sempic import container, critical, windows
 from sempic.check.objects import compare, ids, mask, regions, within
 from sempic.codec import Draft, check_prediction
-from sempic.critical import BUDGET, GROUPS, Groups, Receipt, Table
+from sempic.critical import BUDGET, GROUPS, FoundObject, Groups, Receipt, Table
 from sempic.errors import InputError
 from sempic.palette import PALETTES, Palette, alike, by_id
 from sempic.scene import Image, LabelMap, Probabilities, Scene
@@ -33,7 +33,7 @@ from sempic.windows.layout import Cells
 Likely: TypeAlias = npt.NDArray[np.float32]
 """float32 (H, W), 0…1."""
 
-__all__ = ["SIDE", "Verifier", "imagined", "once", "run", "wanted"]
+__all__ = ["SIDE", "Verifier", "find", "imagined", "once", "run", "wanted"]
 
 CHUNK = 3
 """Most bytes of a chunk's head, for payloads below 2^17 bytes."""
@@ -167,6 +167,22 @@ def run(
         own_groups=table is not None,
     )
     return container.write(parts)
+
+
+def find(
+    picture: Image, decoded: Image, *, verifier: Verifier, groups: Groups = GROUPS
+) -> list[FoundObject]:
+    """The objects that a receipt of the same verifier and groups counts.
+
+    picture, decoded: uint8 (H, W, 3), the original and the receiver's picture.
+    """
+    before, after = (_seen(shown.copy(), verifier, groups)[0] for shown in (picture, decoded))
+    found = []
+    for name, change in compare(before, after, PALETTES[verifier.palette], groups).items():
+        found += [FoundObject(name, "kept", region.box) for region in change.kept]
+        found += [FoundObject(name, "lost", region.box) for region in change.lost]
+        found += [FoundObject(name, "invented", region.box) for region in change.invented]
+    return found
 
 
 def _seen(picture: Image, verifier: Verifier, groups: Groups) -> tuple[LabelMap, list[Likely]]:

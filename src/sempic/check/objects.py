@@ -43,6 +43,12 @@ class Region(NamedTuple):
         """In pixels."""
         return int(self.shape.sum())
 
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """Left, top, width and height of its bounding box."""
+        height, width = self.shape.shape
+        return self.columns.start, self.rows.start, width, height
+
     def covered(self, mask: Mask) -> float:
         """Pixels of a mask (H, W) in the grown region, as a share of the region's size; may exceed
         1."""
@@ -69,16 +75,16 @@ class Region(NamedTuple):
 class Change(NamedTuple):
     """Objects of a group, before and after."""
 
-    seen: list[Region]
-    """In the original."""
+    kept: list[Region]
+    """In both."""
     lost: list[Region]
-    """Seen objects that are not kept."""
+    """Only in the original."""
     invented: list[Region]
     """Only in the decoded picture."""
 
     @property
     def tally(self) -> Tally:
-        return Tally(len(self.seen), len(self.lost), len(self.invented))
+        return Tally(len(self.kept) + len(self.lost), len(self.lost), len(self.invented))
 
 
 def compare(
@@ -94,9 +100,10 @@ def compare(
     for name, group in groups.items():
         original, decoded = (mask(labels, group, palette) for labels in (before, after))
         seen, shown = (regions(m, group.least(before.size)) for m in (original, decoded))
-        lost = [region for region in seen if region.covered(decoded) < KEPT]
         invented = [region for region in shown if region.covered(original) == 0]
-        changes[name] = Change(seen, lost, invented)
+        changes[name] = change = Change([], [], invented)
+        for region in seen:
+            (change.kept if region.covered(decoded) >= KEPT else change.lost).append(region)
     return changes
 
 

@@ -20,6 +20,7 @@ import PIL.Image
 from sempic import api, coarse, codec, container, pictures, sequence
 from sempic.batch.work import noting, part_of
 from sempic.container import SEQUENCE_MAGIC
+from sempic.critical import FoundObject
 from sempic.errors import ImageError, InputError, LimitExceeded, RateError, SempicWarning
 from sempic.options import Models
 from sempic.palette import PALETTES
@@ -172,6 +173,13 @@ class Coder:
         return container.write(
             dataclasses.replace(c, labels=changed, receipt=None, own_groups=False)
         )
+
+    def objects(self, stream: bytes, original: bytes, **options: Any) -> list[FoundObject]:
+        """The objects of a picture file that its stream keeps, loses and invents; options of
+        `Codec.objects`."""
+        c = container.read(stream, max_pixels=self._max_pixels)
+        picture = self._read(original, max(c.width, c.height))
+        return self._codec.objects(picture, stream, **options)
 
     def compare(
         self, picture: bytes, *, codec: str, budget: int, max_side: int | None

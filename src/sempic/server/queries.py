@@ -131,6 +131,11 @@ Filming: Any = create_model("Filming", __base__=_FilmingInput, **_parameters(Seq
 """Options of /film."""
 
 
+_found = {"critical": _parameters(EncodeOptions)["critical"]}
+Finding: Any = create_model("Finding", __base__=NoOptions, **_found)
+"""Options of /objects."""
+
+
 class Comparison(NoOptions):
     """Options of /compare."""
 

@@ -22,6 +22,7 @@ from starlette.formparsers import MultiPartParser
 
 import sempic
 from sempic import api
+from sempic.critical import FoundObject
 from sempic.errors import InputError
 from sempic.options import DecodeOptions, EncodeOptions
 from sempic.palette import PALETTES
@@ -35,6 +36,7 @@ from sempic.server.queries import (
     Decoding,
     Encoding,
     Filming,
+    Finding,
     NoOptions,
     changed,
     from_query,
@@ -109,6 +111,16 @@ async def _body(request: Request) -> bytes:
     if request.headers.get("Content-Type", "").lower().startswith("multipart/"):
         raise InputError("the body is a form; send the file itself: curl --data-binary @FILE")
     return body
+
+
+async def _need_files(request: Request, *names: str) -> None:
+    """Raises InputError unless a form has exactly these parts, which are files."""
+    parts = (await request.form()).multi_items()
+    if len(parts) > len(names):
+        raise InputError(f"the form has more than one {' and one '.join(names)}")
+    for name, part in parts:
+        if isinstance(part, str):  # the bytes of a part without a file name are lost: it is text
+            raise InputError(f"{name}: sent as text, not as a file: curl -F {name}=@FILE")
 
 
 async def _run(request: Request, verb: str, *args: Any, **kwargs: Any) -> Done:
@@ -249,14 +261,22 @@ async def relabel(
         bytes, File(description="The new map: an 8-bit grey or palette picture of ids.")
     ],
 ) -> Response:
-    parts = (await request.form()).multi_items()
-    if len(parts) > 2:
-        raise InputError("the form has more than one sempic and one labels")
-    for name, part in parts:
-        if isinstance(part, str):  # the bytes of a part without a file name are lost: it is text
-            raise InputError(f"{name}: sent as text, not as a file: curl -F {name}=@FILE")
+    await _need_files(request, "sempic", "labels")
     done = await _run(request, "relabel", sempic, labels)
     return _answer(done, done.value, kind=SEMPIC)
+
+
+@_post("/objects", "Critical objects that a .sempic keeps, loses and invents", takes=None, gives=[])
+async def objects(
+    request: Request,
+    options: Annotated[Finding, Query()],
+    sempic: Annotated[bytes, File(description="The stream.")],
+    original: Annotated[bytes, File(description="Its picture, or a larger one that was scaled.")],
+) -> list[FoundObject]:
+    await _need_files(request, "sempic", "original")
+    chosen = from_query(options, EncodeOptions)
+    found: list[FoundObject] = (await _run(request, "objects", sempic, original, **chosen)).value
+    return found
 
 
 @_post(

@@ -140,11 +140,11 @@ def confirmed(
     for name, change in compare(before, after, palette).items():
         groups = _RIDERS if name in _RIDERS else (name,)
         true = np.logical_or.reduce([mask(truth, GROUPS[group], palette) for group in groups])
-        seen, lost = (
+        kept, lost = (
             [region for region in regions if region.covered(true) >= KEPT]
-            for regions in (change.seen, change.lost)
+            for regions in (change.kept, change.lost)
         )
-        changes[name] = Change(seen, lost, [])
+        changes[name] = Change(kept, lost, [])
     return changes
 
 
