@@ -100,10 +100,11 @@ def compare(
     for name, group in groups.items():
         original, decoded = (mask(labels, group, palette) for labels in (before, after))
         seen, shown = (regions(m, group.least(before.size)) for m in (original, decoded))
-        invented = [region for region in shown if region.covered(original) == 0]
-        changes[name] = change = Change([], [], invented)
+        kept, lost = list[Region](), list[Region]()
         for region in seen:
-            (change.kept if region.covered(decoded) >= KEPT else change.lost).append(region)
+            (kept if region.covered(decoded) >= KEPT else lost).append(region)
+        invented = [region for region in shown if region.covered(original) == 0]
+        changes[name] = Change(kept, lost, invented)
     return changes
 
 
