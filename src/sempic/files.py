@@ -131,6 +131,27 @@ def append(path: Path, data: bytes, *, replacing: int = 0) -> None:
             raise
 
 
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds the lock of a file, where system and disk have locks. Raises OutputError if another run
+    holds it, or the file cannot be opened."""
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # Windows
+        yield
+        return
+    with refused(OutputError, f"{path}: cannot open"):
+        file = open(path, "rb")  # noqa: SIM115
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputError(f"{path}: another run writes it now") from None
+        except OSError:  # of some network disks
+            pass
+        yield
+
+
 def write_all(file: IO[bytes], data: bytes) -> None:
     """Write to an unbuffered file, of which a nearly full disk takes a part at a time."""
     while data:
