@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import sempic
-from sempic import batch, fields, files, processes
+from sempic import batch, fields, files, formats, processes
 from sempic.commands import _report
 from sempic.errors import InputError
 from sempic.jobs import STDOUT, Job, is_local, need_local
@@ -90,6 +90,7 @@ def _run(
         if path == "-" or any(job.target == STDOUT for job in jobs):
             raise InputError("--manifest is for files, not for standard output")
         need_local(path)
+        formats.check_name(Path(path), ".jsonl", ".json", ".txt")
         names = (name for name in fields.of(work) if name not in ("options", "replace"))
         own = {name: getattr(work, name) for name in names}
         settings = work.options.keywords() | own | {"sempic": sempic.__version__}

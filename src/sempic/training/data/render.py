@@ -27,6 +27,7 @@ from sempic import coarse, files, pictures, processes, texture
 from sempic.api import Codec
 from sempic.errors import InputError, OutputError, SempicError, SempicWarning, refused
 from sempic.evaluation.folders import spread
+from sempic.jobs import need_folder
 from sempic.networks.compact import PATCH
 from sempic.palette import PALETTES
 from sempic.scene import Image, LabelMap
@@ -141,7 +142,7 @@ def make(options: CorpusOptions) -> None:
     """
     exists = (options.out / "corpus.json").exists()
     if not exists:
-        files.check_writable(options.out, folder=True)
+        need_folder(options.out)
     if options.segmenter is not None and not options.segmenter.is_file():
         raise InputError(f"{options.segmenter}: no such file")
     classes, _ = _tools(options)
