@@ -824,7 +824,9 @@ def test_tars_that_cannot_be_coded_are_refused(capsys):
             file.add("a.tar")
         for command in ("encode a", "decode a", "info a"):
             refused(
-                capsys, command, "; a tar, compressed or not, is a file whose name ends in .tar"
+                capsys,
+                command,
+                "; it seems to be a tar: encode and decode take those, compressed or not, as NAME.tar",
             )
     refused(capsys, "encode a -o c.tar", "under the name of a tar; by its name a is none")
     Path("b.tar").write_bytes(Path("a.tar").read_bytes()[:700])

@@ -262,7 +262,7 @@ def part_of(scene: Scene, only: str, suffix: str) -> bytes:
     return pictures.encode_labels(scene.labels, PALETTES[scene.palette], suffix)
 
 
-_TAR = "a tar, compressed or not, is a file whose name ends in .tar, for encode and decode"
+_TAR = "it seems to be a tar: encode and decode take those, compressed or not, as NAME.tar"
 
 coder_with = functools.cache(api.Codec)
 """A cached codec, so that a process loads networks once for all files."""
