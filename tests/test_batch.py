@@ -826,7 +826,7 @@ def test_tars_that_cannot_be_coded_are_refused(capsys):
             refused(
                 capsys,
                 command,
-                "; it seems to be a tar: encode and decode take those, compressed or not, as NAME.tar",
+                "; it seems to be a tar: encode and decode take those, compressed or not, as N",
             )
     refused(capsys, "encode a -o c.tar", "under the name of a tar; by its name a is none")
     Path("b.tar").write_bytes(Path("a.tar").read_bytes()[:700])
