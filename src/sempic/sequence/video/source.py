@@ -190,6 +190,7 @@ class Source:
         has_frames, error = False, None
         # FFmpeg's decoder of HEVC leaves out, without a word, what refers to a frame that is lost.
         is_hevc, unseen = self._decoder.name == "hevc", 0
+        aspect = None  # PyAV's frames have none of their own
         # A file at an address waits for its reader: its length in frames or bytes is known.
         is_live = self._input.is_live and self.count is None and self._is_unsized
         checked, waited = time.monotonic(), 0.0
@@ -222,6 +223,9 @@ class Source:
                 for frame in self._decoder.decode(packet):
                     has_frames = True
                     unseen -= 1
+                    last, aspect = aspect, self._decoder.sample_aspect_ratio or aspect
+                    if last not in (None, aspect):
+                        warn("its pixels change their proportions: what follows looks stretched")
                     if frame.is_corrupt:
                         warn("frames of it are damaged: they are shown as far as they are there")
                     # AVI has no timestamps but these; those that FFmpeg makes up for reordered
