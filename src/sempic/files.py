@@ -133,23 +133,26 @@ def append(path: Path, data: bytes, *, replacing: int = 0) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Holds the lock of a file, where system and disk have locks. Raises OutputError if another run
-    holds it, or the file cannot be opened."""
+    """Holds the lock of a file or a folder, where system and disk have locks. Raises OutputError if
+    another run holds it, or it cannot be opened."""
     try:
         import fcntl
     except ModuleNotFoundError:  # Windows
         yield
         return
     with refused(OutputError, f"{path}: cannot open"):
-        file = open(path, "rb")  # noqa: SIM115
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OutputError(f"{path}: another run writes it now") from None
-        except OSError:  # of some network disks
-            pass
+        file = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        raise OutputError(f"{path}: another run writes it now") from None
+    except OSError:  # of some network disks
+        pass
+    try:
         yield
+    finally:
+        os.close(file)
 
 
 def write_all(file: IO[bytes], data: bytes) -> None:

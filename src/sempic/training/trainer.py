@@ -69,10 +69,15 @@ def train(recipe: Recipe, options: RunOptions) -> None:
 
     Raises:
         ModelError: a logged figure is not finite, or the folder holds another run.
-        OutputError: a folder cannot be written.
+        OutputError: a folder cannot be written, or another run writes it now.
     """
     need_folder(options.out)
     folder = Folder(options.out)
+    with files.locked(options.out) if _is_writer() else contextlib.nullcontext():
+        _train(recipe, options, folder)
+
+
+def _train(recipe: Recipe, options: RunOptions, folder: Folder) -> None:
     if options.export_dir is not None:
         need_folder(options.export_dir)
         if options.export_dir.resolve() == options.out.resolve():

@@ -190,7 +190,7 @@ class Source:
         has_frames, error = False, None
         # FFmpeg's decoder of HEVC leaves out, without a word, what refers to a frame that is lost.
         is_hevc, unseen = self._decoder.name == "hevc", 0
-        aspect = None  # PyAV's frames have none of their own
+        aspect: Any = None  # PyAV's frames have none of their own
         # A file at an address waits for its reader: its length in frames or bytes is known.
         is_live = self._input.is_live and self.count is None and self._is_unsized
         checked, waited = time.monotonic(), 0.0
