@@ -321,6 +321,15 @@ def test_a_full_disk_leaves_whole_lines_in_a_manifest():
     assert [entry["file"] for entry in entries(path)] == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("options", ["--keep cra", "--imagine cra", "--importance cra=2"])
+@pytest.mark.parametrize("labels", ["", " --labels none"])
+def test_an_unknown_class_is_an_error_once_for_all_files(capsys, shots, options, labels):
+    name = options.split()[0][2:]
+    said = f"sempic: {name}: class 'cra' is not one of palette camvid: "
+    refused(capsys, f"encode shots -o out {options}{labels}", said)
+    assert not os.path.exists("out")
+
+
 def test_a_manifest_is_of_one_run_at_a_time(shots, capsys):
     pytest.importorskip("fcntl")
     path, record = Path("m.jsonl"), {"path": "a", "output": "a.sempic"}
