@@ -181,7 +181,7 @@ class EncodeOptions(SenderOptions):
         "weight of a pixel of a class for the label quality; default 1, inf: never removed",
         None,
         check=_importance,
-        metavar="CLASS=WEIGHT",
+        metavar="CLASS=WEIGHT,…",
         console="; repeatable",
     )
     coarse_codec: str = option("codec of the coarse picture", "bpg", choices=tuple(coarse.CODECS))
