@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -306,17 +307,45 @@ def test_a_full_disk_leaves_whole_lines_in_a_manifest():
     path, limits = Path("m.jsonl"), resource.getrlimit(resource.RLIMIT_FSIZE)
     records = [{"path": name, "output": f"{name}.sempic"} for name in ("a", "b", "c")]
     for number, record in enumerate(records):
-        manifest = batch.Manifest(path, {})
-        before = path.read_bytes() if number else b""
-        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 20, limits[1]))
-        try:
-            with pytest.raises(OutputError, match=r"m\.jsonl: cannot write: File too large"):
-                manifest.add([record])
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        assert path.read_bytes() == before if number else not path.exists()
-        manifest.add([record])
+        with ExitStack() as held:
+            manifest = batch.Manifest(path, {}, held)
+            before = path.read_bytes() if number else b""
+            resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 20, limits[1]))
+            try:
+                with pytest.raises(OutputError, match=r"m\.jsonl: cannot write: File too large"):
+                    manifest.add([record])
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            assert path.read_bytes() == before if number else not path.exists()
+            manifest.add([record])
     assert [entry["file"] for entry in entries(path)] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("options", ["--keep cra", "--imagine cra", "--importance cra=2"])
+@pytest.mark.parametrize("labels", ["", " --labels none"])
+def test_an_unknown_class_is_an_error_once_for_all_files(capsys, shots, options, labels):
+    name = options.split()[0][2:]
+    said = f"sempic: {name}: class 'cra' is not one of palette camvid: "
+    refused(capsys, f"encode shots -o out {options}{labels}", said)
+    assert not os.path.exists("out")
+
+
+def test_a_manifest_is_of_one_run_at_a_time(shots, capsys):
+    pytest.importorskip("fcntl")
+    path, record = Path("m.jsonl"), {"path": "a", "output": "a.sempic"}
+    run = ["encode", "shots/0.png", "--manifest", "m.jsonl"]
+    with ExitStack() as held:
+        manifest, late = (batch.Manifest(path, {}, held) for _ in range(2))
+        manifest.add([record])
+        before = path.read_bytes()
+        with pytest.raises(OutputError, match=r"^m\.jsonl: another run has begun it"):
+            late.add([record])  # both began before there was a file
+        refused(capsys, run, "m.jsonl: another run writes it now")
+        assert path.read_bytes() == before
+        manifest.add([record])
+    assert len(entries(path)) == 2
+    path.unlink()
+    assert cli.main(run) == cli.main(run) == 0
 
 
 def test_a_run_resumes_only_what_was_coded_from_the_same_file(shots, capsys):
@@ -804,7 +833,9 @@ def test_tars_that_cannot_be_coded_are_refused(capsys):
             file.add("a.tar")
         for command in ("encode a", "decode a", "info a"):
             refused(
-                capsys, command, "; a tar, compressed or not, is a file whose name ends in .tar"
+                capsys,
+                command,
+                "; it seems to be a tar: encode and decode take those, compressed or not, as N",
             )
     refused(capsys, "encode a -o c.tar", "under the name of a tar; by its name a is none")
     Path("b.tar").write_bytes(Path("a.tar").read_bytes()[:700])

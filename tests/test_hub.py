@@ -127,6 +127,12 @@ def test_invalid_sources_of_networks_are_refused(tmp_path):
         sempic.Codec.from_pretrained(tmp_path, revision="v1")
 
 
+def test_models_are_not_saved_into_a_folder_with_the_name_of_a_file(networks, tmp_path):
+    with pytest.raises(sempic.OutputError, match=r"a\.onnx: a folder under the name of a file"):
+        networks.save_pretrained(tmp_path / "a.onnx")
+    assert not (tmp_path / "a.onnx").exists()
+
+
 @pytest.mark.parametrize("segmenter", [FakeSegmenter(), "hf:some/model"])
 def test_only_networks_from_files_are_saved(segmenter, tmp_path):
     with pytest.raises(sempic.ModelError, match="segmenter"):

@@ -187,12 +187,21 @@ def test_errors_of_a_store_name_the_file(monkeypatch):
         plan("memory://there/a.png")
 
 
+def test_a_folder_is_not_made_under_the_name_of_a_file():
+    for name in ("report.html", "a/clip.MP4", "x.jpg"):
+        with pytest.raises(OutputError, match=f"^{name}: a folder under the name of a file"):
+            jobs.need_folder(Path(name))
+        Path(name).mkdir(parents=True)
+        jobs.need_folder(Path(name))
+    jobs.need_folder(Path("run.2"))
+
+
 @pytest.mark.parametrize(
     ("source", "output", "suffix", "said"),
     [
-        ("a.tar", "b.png", ".png", "b.png: a tar under the name of a .png file"),
-        ("a.tar", "b.SEMPIC", ".sempic", "b.SEMPIC: a tar under the name of a .sempic file"),
-        ("a.tar", "b.tar.gz", ".sempic", "b.tar.gz: a tar under the name of a .gz file"),
+        ("a.tar", "b.png", ".png", "b.png: a .tar file under the name of a .png file"),
+        ("a.tar", "b.SEMPIC", ".sempic", "b.SEMPIC: a .tar file under the name of a .sempic file"),
+        ("a.tar", "b.tar.gz", ".sempic", "b.tar.gz: a .tar file under the name of a .gz file"),
         (
             "a.png",
             "b.tar",

@@ -151,12 +151,12 @@ def test_the_help_of_palette_names_those_of_label_maps_apart():
 
 def test_the_options_of_the_command_line_are_the_checked_ones(capsys):
     parser = commands.parsers("encode")[1]["encode"]
-    given = "a.png -q 3 --importance car=2 --importance person=inf --label-quality lossless"
+    given = "a.png -q 3 --importance car=2,sky=0 --importance person=inf --label-quality lossless"
     given += " --keep-box 1,2,3,4 --keep-box 5,6,1,1"
     args = parser.parse_args(given.split())
     assert EncodeOptions(**fields.from_args(args, EncodeOptions)) == EncodeOptions(
         quality=3,
-        importance={"car": 2.0, "person": float("inf")},
+        importance={"car": 2.0, "sky": 0.0, "person": float("inf")},
         label_quality="lossless",
         keep_boxes=((1, 2, 3, 4), (5, 6, 1, 1)),
     )

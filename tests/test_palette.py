@@ -92,6 +92,29 @@ def test_camvid_converts_to_cityscapes_and_back():
     assert np.array_equal(translate(there, CITYSCAPES.id, CAMVID.id), ids)
 
 
+def test_classes_are_found_by_their_names_in_any_spelling():
+    assert palette.numbers(["pedestrian", "Car", "TRAFFIC_Sign", "traffic-light"], CITYSCAPES) == [
+        *(CITYSCAPES.classes.index(n) for n in ("person", "car", "traffic sign", "traffic light"))
+    ]
+    assert palette.numbers(["Person", "traffic_light", "sign"], CAMVID) == [9, 6, 6]
+    assert palette.numbers(["Ego_Vehicle"], CITYSCAPES_FULL) == [1]
+
+
+def test_an_unknown_class_is_answered_with_the_nearest_ones():
+    two = palette.own("two-cases", [("Car", (1, 2, 3)), ("car", (4, 5, 6))])
+    for name, known, said in (
+        ("car", INDICES, "indices: 0, …, 255"),
+        ("ghost", CAMVID, f"camvid: {', '.join(CAMVID.classes)}"),
+        ("Pedestrain", CAMVID, f"camvid: {', '.join(CAMVID.classes)}; did you mean pedestrian?"),
+        ("cars", two, "two-cases: Car, car, void; did you mean car?"),
+        ("CAR", two, "two-cases: Car, car, void; did you mean car?"),
+    ):
+        with pytest.raises(InputError) as caught:
+            palette.numbers([name], known)
+        assert str(caught.value) == f"class {name!r} is not one of palette {said}"
+    assert palette.numbers(["Car", "car"], two) == [0, 1]
+
+
 def test_label_ids_convert_to_train_ids():
     """As in cityscapesScripts (labels.py)."""
     train = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]

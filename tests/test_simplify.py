@@ -85,10 +85,12 @@ def test_wrong_arguments_are_refused_by_name() -> None:
 
 
 def test_the_weight_of_a_class_is_the_given_one_else_its_own() -> None:
-    weights = class_weights(CAMVID, {"sky": 3, "car": math.inf, "pedestrian": 0})
+    weights = class_weights(CAMVID, {"sky": 3, "Truck": math.inf, "person": 0})
     found = dict(zip(CAMVID.classes, weights, strict=True))
     assert (found["sky"], found["car"], found["pedestrian"]) == (3, math.inf, 0)
     assert (found["pole"], found["road"], found["bicyclist"]) == (2, 1, math.inf)
+    with pytest.raises(InputError, match="'car' and 'bus' are one class: car"):
+        class_weights(CAMVID, {"car": 3, "bus": 2})
 
 
 def test_given_maps_are_lossless_by_default() -> None:

@@ -242,13 +242,15 @@ class Codec:
             label_quality: 1 (fewest bits) … 5 (fewest changes) of `sempic.simplify`, or "lossless".
                 None: "lossless" for `labels`, DEFAULT_LABEL_QUALITY for the segmenter's map.
             importance: weight of a pixel by class, for `label_quality`; default 1, `math.inf`:
-                never removed.
+                never removed. Here and below, names of classes are those of the map's palette, or
+                of another for the same thing, in any case and with _ or - for spaces.
             ignore_label: an id, in `labels` or of the segmenter, that is sent as void.
             model: `model_id` of the intended receiver, 1…14; others decode with a warning. 0: any.
             keep: names of classes: their objects in the map are sent in windows (`sempic.windows`).
             keep_boxes: (left, top, width, height) in pixels of the upright picture, sent likewise.
             imagine: names of classes (one class of people stands for all of them) whose objects, by
-                the map or the verifier, no window touches; without a map there are no windows.
+                the map or the verifier, no window touches, and whose texture is not sent; without a
+                map there are no windows and no texture.
             check: verify the decoded picture: send objects that the verifier misses in windows, and
                 the verdict in the stream (`sempic.check`).
             critical: classes that the check looks for instead of `GROUPS`; see

@@ -78,7 +78,7 @@ class Drafts:
             warn("without a label map no window is sent: classes to imagine may be anywhere")
         elif plain.labels is None and options.keep:
             warn("without a label map no class is kept: its objects cannot be located")
-        levels = _texture(pixels, plain, palette, options.imagine)
+        levels = _texture(pixels, plain, palette, options.imagine, seen)
         self._plain = dataclasses.replace(plain, texture=levels)
         self._made: dict[int, tuple[Draft, bytes]] = {}
 
@@ -279,19 +279,29 @@ def _with_coarse(plain: Draft, pixels: Image, level: int, *, mapped: bool) -> Dr
 
 
 def _texture(
-    pixels: Image, plain: Draft, palette: Palette, imagine: Collection[str]
+    pixels: Image,
+    plain: Draft,
+    palette: Palette,
+    imagine: Collection[str],
+    seen: Collection[LabelMap],
 ) -> texture.Texture:
-    """The texture in the stream, but for classes to imagine: of the picture that the receiver
-    paints, half as large if the draft is halved."""
+    """The texture in the stream: of the picture that the receiver paints, half as large if the
+    draft is halved; none of classes to imagine, which are anywhere if there is no map, nor of void
+    where it stands for them, by `seen`."""
     labels = plain.labels
+    if labels is None and imagine:
+        return {}
     if plain.halved:
         assert labels is not None
         pixels, labels = coarse.downscale(pixels, 2), half_map(labels)
     levels = texture.choose(pixels, labels, palette)
-    if labels is None:
+    if not imagine:
         return levels
-    imagined = choice.imagined_numbers(imagine, palette)
-    return {number: level for number, level in levels.items() if number not in imagined}
+    never = choice.imagined_numbers(imagine, palette)
+    void = plain.labels == palette.void
+    if palette.void and any((np.isin(map_, never) & void).any() for map_ in seen):
+        never.append(palette.void)
+    return {number: level for number, level in levels.items() if number not in never}
 
 
 def _scaled(

@@ -7,6 +7,7 @@ serves the server's OpenAPI and the pages of the docs.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -52,7 +53,7 @@ def option(help: str, default: Any = dataclasses.MISSING, **about: Any) -> Any:
 
     The type determines the argument on the command line: `bool` is a switch, `tuple[int, int]`
     takes two numbers, `tuple[Path, ...]` any number of paths, a tuple with a `check` any number of
-    texts, one per flag, and `Mapping[str, float]` any number of NAME=NUMBER, one per flag.
+    texts, one per flag, and `Mapping[str, float]` any number of NAME=NUMBER.
     """
     return field(default=default, metadata={"about": About(help=help, **about)})
 
@@ -156,7 +157,8 @@ def read(kind: Any, value: Any) -> Any:
     """The value of a field from the value of an interface: a tuple from a list, a mapping from a
     list of NAME=NUMBER. Raises InputError."""
     if typing.get_origin(kind) is Mapping:
-        return dict(pair(part) if isinstance(part, str) else part for part in value)
+        given = (pairs(part) if isinstance(part, str) else [part] for part in value)
+        return dict(itertools.chain.from_iterable(given))
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -181,7 +183,7 @@ def _keywords(name: str, kind: Any, about: About) -> dict[str, Any]:
     if kind is bool:
         return {"action": "store_true"}
     if typing.get_origin(kind) is Mapping:
-        return {"action": "append", "type": _reader(name, pair, About(help=""))}
+        return {"action": "extend", "type": _reader(name, pairs, About(help=""))}
     if repeats(kind, about):
         return {"action": "extend", "type": _reader(name, kind, about)}
     if about.choices is not None:
@@ -232,13 +234,16 @@ def _parsed(kind: Any, text: str) -> Any:
         raise
 
 
-def pair(text: str) -> tuple[str, float]:
-    """NAME=NUMBER. Raises InputError."""
-    name, _, number = text.rpartition("=")
-    try:
-        return name, float(number)
-    except ValueError as error:
-        raise InputError(f"{text!r} is not NAME=NUMBER") from error
+def pairs(text: str) -> list[tuple[str, float]]:
+    """NAME=NUMBER,… Raises InputError."""
+    found = []
+    for part in text.split(","):
+        name, _, number = part.rpartition("=")
+        try:
+            found.append((name, float(number)))
+        except ValueError as error:
+            raise InputError(f"{part!r} is not NAME=NUMBER") from error
+    return found
 
 
 def _default(part: dataclasses.Field[Any]) -> str:

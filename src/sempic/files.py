@@ -131,6 +131,30 @@ def append(path: Path, data: bytes, *, replacing: int = 0) -> None:
             raise
 
 
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds the lock of a file or a folder, where system and disk have locks. Raises OutputError if
+    another run holds it, or it cannot be opened."""
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # Windows
+        yield
+        return
+    with refused(OutputError, f"{path}: cannot open"):
+        file = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        raise OutputError(f"{path}: another run writes it now") from None
+    except OSError:  # of some network disks
+        pass
+    try:
+        yield
+    finally:
+        os.close(file)
+
+
 def write_all(file: IO[bytes], data: bytes) -> None:
     """Write to an unbuffered file, of which a nearly full disk takes a part at a time."""
     while data:

@@ -10,8 +10,10 @@ import contextlib
 import importlib
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 from sempic import processes
+from sempic.errors import OutputError
 
 _FORMATS = {
     "AVIF": ".avif",
@@ -36,6 +38,16 @@ FOREIGN = frozenset(_OTHERS.split())
 """Suffixes of pictures that may be unsupported: a search of folders reports their number."""
 COMPRESSED = frozenset({".gz", ".tgz", ".bz2", ".xz", ".zst"})
 """Suffixes of compressed tars, which are reported likewise."""
+VIDEOS = frozenset((
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg",
+    ".ogv", ".flv", ".3gp", ".y4m", ".hevc", ".h264",
+))  # fmt: skip
+"""Suffixes of files that are read as videos."""
+_FILES = frozenset((
+    ".sempic", ".tar", ".zip", ".html", ".json", ".jsonl", ".csv", ".md", ".txt", ".pdf", ".npz",
+    ".npy", ".onnx", ".safetensors", ".pt",
+))  # fmt: skip
+"""Suffixes of other files."""
 
 
 _lock = processes.ForkSafeLock()
@@ -143,6 +155,19 @@ def readable() -> tuple[str, ...]:
     """Pillow's names of the readable formats, in the order in which Pillow tries them."""
     formats = (name for name in _FORMATS if name != "MPO")  # Pillow's JPEG reader opens MPO
     return (*(("JXL",) if has_jxl() else ()), *formats)
+
+
+def is_name_of_file(path: Path) -> bool:
+    """Whether a name has the suffix of a kind of file."""
+    return path.suffix.lower() in {*by_suffix()} | FOREIGN | COMPRESSED | VIDEOS | _FILES
+
+
+def check_name(path: Path, *own: str) -> None:
+    """Raises OutputError if a name has the suffix of another kind of file than `own`, of which the
+    first names the kind."""
+    suffix = path.suffix.lower()
+    if suffix not in own and is_name_of_file(path):
+        raise OutputError(f"{path}: a {own[0]} file under the name of a {suffix} file")
 
 
 def by_suffix() -> dict[str, str]:

@@ -24,6 +24,7 @@ from typing import Any
 
 from sempic import files, models
 from sempic.errors import ModelError, install_hint, refused
+from sempic.jobs import need_folder
 
 MANIFEST = "sempic.json"
 CARD = "README.md"
@@ -79,6 +80,7 @@ def write(folder: Path, paths: dict[str, Path]) -> str:
     listed = {name: _measure(data) for name, data in contents.items()}
     manifest = {"version": 1} | {role: _ROLES[role] for role in paths} | {"files": listed}
     contents[MANIFEST] = (json.dumps(manifest, indent=1) + "\n").encode()
+    need_folder(folder)
     files.make_folder(folder)
     with contextlib.ExitStack() as stack:  # old files stay until all new files are on disk
         # What is entered first, the manifest, is placed last: `read` rejects a half-written folder.

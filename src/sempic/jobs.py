@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from sempic import files, processes
+from sempic import files, formats, processes
 from sempic.errors import InputError, OutputError, install_hint, naming, reason, refused
 
 if TYPE_CHECKING:
@@ -253,12 +253,10 @@ def _search(folder: Path, suffixes: Collection[str], foreign: Collection[str]) -
 
 def _check_folder(place: Path, output: str) -> None:
     """Raises OutputError unless `place` can be the output folder of several inputs."""
-    from sempic.pictures import SUFFIXES
-
     if exists(place):
         if not _is_dir(place):
             raise OutputError(f"{output}: not a folder")
-    elif not output.endswith("/") and place.suffix.lower() in {".sempic", TAR, *SUFFIXES}:
+    elif not output.endswith("/") and formats.is_name_of_file(place):
         raise OutputError(f"{output}: one file for several inputs; {output}/ names a folder")
 
 
@@ -290,21 +288,16 @@ def _separate(sources: list[_Source]) -> None:
 
 def _check_suffixes(sources: list[_Source]) -> None:
     """Raises OutputError if a target's name has the suffix of another kind of file."""
-    from sempic import formats, pictures
-
-    others = pictures.SUFFIXES | formats.FOREIGN
-    no_tar = others | formats.COMPRESSED | {".sempic"}
     for source in sources:
-        named = "" if source.target is None else source.target.suffix.lower()
-        if source.suffix == TAR and named in no_tar:
-            raise OutputError(f"{source.target}: a tar under the name of a {named} file")
-        if source.suffix == ".sempic" and named in others:
-            raise OutputError(f"{source.target}: a .sempic file under the name of a picture")
-        if source.suffix not in ("", TAR) and named == TAR:
+        if source.target is None:
+            continue
+        if source.suffix not in ("", TAR) and source.target.suffix.lower() == TAR:
             raise OutputError(
                 f"{source.target}: a {source.suffix} file under the name of a tar; by its name "
                 f"{source.path or '-'} is none"
             )
+        if source.suffix in (".sempic", TAR):
+            formats.check_name(source.target, source.suffix)
 
 
 def _clashes(sources: list[_Source], *, fold: bool = True) -> list[list[_Source]]:
@@ -442,6 +435,14 @@ def is_unnamed(target: Path) -> bool:
 def is_folder(output: str, place: Path) -> bool:
     """Whether an output is a folder: it is there (`place`), or its name ends with a slash."""
     return output.endswith(("/", os.sep)) or _is_dir(place)
+
+
+def need_folder(place: Path) -> None:
+    """Raises OutputError if a folder of this name, made where it is missing, is no place for files.
+    To be called before long work."""
+    if formats.is_name_of_file(place) and not place.exists():
+        raise OutputError(f"{place}: a folder under the name of a file; if it is meant, make it")
+    files.check_writable(place, folder=True)
 
 
 def is_local(path: Path | str) -> bool:

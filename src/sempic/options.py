@@ -93,8 +93,8 @@ def _label_quality(name: str, value: Any) -> LabelQuality:
 
 
 def _importance(name: str, value: Any) -> Mapping[str, float]:
-    if not isinstance(value, Mapping):
-        raise InputError(f"{name} maps classes to weights, not {type(value).__name__}")
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise InputError(f"{name} maps names of classes to weights, not {value!r:.40}")
     return {key: checks.weight(f"the {name} of {key!r}", weight) for key, weight in value.items()}
 
 
@@ -181,7 +181,7 @@ class EncodeOptions(SenderOptions):
         "weight of a pixel of a class for the label quality; default 1, inf: never removed",
         None,
         check=_importance,
-        metavar="CLASS=WEIGHT",
+        metavar="CLASS=WEIGHT,…",
         console="; repeatable",
     )
     coarse_codec: str = option("codec of the coarse picture", "bpg", choices=tuple(coarse.CODECS))

@@ -6,10 +6,11 @@ Streams name a palette by its id. Colours are for display only.
 from __future__ import annotations
 
 import colorsys
+import difflib
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -304,6 +305,43 @@ def alike(name: str, palette: Palette) -> str | None:
         return name
     nearest = _TRANSLATIONS.get(palette.id, {}).get(name)
     return nearest if nearest in palette.classes else None
+
+
+def spelt(name: str, palette: Palette) -> str | None:
+    """A class that `alike` knows, from a user's name of it: in any case, with _ or - for spaces.
+    None: no such class, or several."""
+    if alike(name, palette) is not None:
+        return name
+    found = [known for known in _known_names(palette) if folded(known) == folded(name)]
+    return found[0] if len(found) == 1 else None
+
+
+def folded(name: str) -> str:
+    """The name of a class in lower case, with spaces for _ and -."""
+    return " ".join(re.split(r"[\s_-]+", name.strip())).casefold()
+
+
+def numbers(classes: Collection[str], palette: Palette) -> list[int]:
+    """The ids of the classes that a user names (`spelt`). Raises InputError, with the nearest names
+    for an unknown one."""
+    found = []
+    for name in classes:
+        known = alike(spelt(name, palette) or name, palette)
+        if known is None:
+            listed = ("0", "…", "255") if palette is INDICES else palette.classes
+            names = {folded(n): n for n in _known_names(palette)}
+            near = [names[n] for n in difflib.get_close_matches(folded(name), names, cutoff=0.7)]
+            raise InputError(
+                f"class {name!r} is not one of palette {palette.name}: {', '.join(listed)}"
+                + (f"; did you mean {' or '.join(near)}?" if near else "")
+            )
+        found.append(palette.classes.index(known))
+    return found
+
+
+def _known_names(palette: Palette) -> list[str]:
+    """The names that `alike` knows, each once."""
+    return [*dict.fromkeys((*palette.classes, *_TRANSLATIONS.get(palette.id, ())))]
 
 
 def translate(labels: LabelMap, source: int, target: int, *, near: bool = True) -> LabelMap:

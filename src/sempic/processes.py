@@ -21,7 +21,7 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sempic.errors import SempicError, refused
+from sempic.errors import InputError, SempicError, refused
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -51,8 +51,8 @@ class ForkSafeLock:
         return self._lock
 
 
-_threaded = weakref.WeakSet[object]()
-"""Of `keep_at_fork`."""
+_threaded, _inherited = weakref.WeakSet[object](), weakref.WeakSet[object]()
+"""Of `keep_at_fork`: all, and those of the process that this one was forked from."""
 
 
 def keep_at_fork(owner: object) -> None:
@@ -61,9 +61,17 @@ def keep_at_fork(owner: object) -> None:
     _threaded.add(owner)
 
 
+def need_threads(owner: object, what: str) -> None:
+    """Raises InputError for an object of `keep_at_fork` in the child of a fork, where its work
+    would wait for them, too; what: its name for the message."""
+    if owner in _inherited:
+        raise InputError(f"{what}: a forked process cannot go on with it; open it there anew")
+
+
 def _keep_all() -> None:
     for owner in list(_threaded):
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(owner))
+        _inherited.add(owner)
 
 
 if hasattr(os, "register_at_fork"):

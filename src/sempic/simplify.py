@@ -21,7 +21,7 @@ import numpy.typing as npt
 from sempic import checks
 from sempic.compiling import kernel
 from sempic.errors import InputError
-from sempic.palette import PALETTES, Palette
+from sempic.palette import PALETTES, Palette, numbers
 from sempic.scene import LabelMap, Probabilities
 
 LEVELS = {1: 0.4, 2: 0.7, 3: 1.0, 4: 2.0, 5: 4.0}
@@ -64,15 +64,17 @@ def class_weights(
 ) -> npt.NDArray[np.float64]:
     """The weight of a changed pixel of each class, float64 (classes,).
 
-    importance: by class name, overrides IMPORTANCE; 0 or more, `math.inf`: never removed.
+    importance: by class (`palette.numbers`), overrides IMPORTANCE; 0 or more, `math.inf`: never
+        removed.
     Raises InputError: a class that the palette does not have, or an invalid weight.
     """
-    given = dict(importance or {})
-    for name, weight in given.items():
-        if name not in palette.classes:
-            raise InputError(f"palette {palette.name} has no class {name!r}")
-        given[name] = checks.weight(f"the importance of {name!r}", weight)
-    return np.array([given.get(name, IMPORTANCE.get(name, 1.0)) for name in palette.classes])
+    weights = [IMPORTANCE.get(name, 1.0) for name in palette.classes]
+    given: dict[int, str] = {}
+    for name, number in zip(importance or (), numbers(importance or (), palette), strict=True):
+        if (other := given.setdefault(number, name)) != name:
+            raise InputError(f"{other!r} and {name!r} are one class: {palette.classes[number]}")
+        weights[number] = checks.weight(f"the importance of {name!r}", (importance or {})[name])
+    return np.array(weights)
 
 
 def simplify(

@@ -119,7 +119,7 @@ def test_the_budget_goes_to_the_cheapest_object_first(draft):
 
 
 def test_imagined_classes_are_in_no_window(draft):
-    never = check.imagined(IMAGE, VERIFIER, ["sign"], CAMVID)
+    never = check.imagined(IMAGE, VERIFIER, ["Sign"], CAMVID)
     assert np.array_equal(never, layout.touched(choice.grown(see(IMAGE) == 6, 4)))
     stream = checked(draft, 9.0, never=never)
     assert receipt(stream).groups["signs and lights"].lost == 2

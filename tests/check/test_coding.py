@@ -362,6 +362,20 @@ def test_the_texture_of_imagined_classes_is_not_sent():
     assert {**rest, 3: sent[3]} == sent != rest
 
 
+def test_nor_is_that_of_the_whole_picture_without_a_map_or_of_void_that_stands_for_them():
+    flat = np.full_like(IMAGE, 90)
+    coder = sempic.Codec(FakeSegmenter(), Blurred())
+
+    def said(labels, **options):
+        return sempic.unpack(coder.encode(flat, labels=labels, **options)).texture
+
+    assert said("none")
+    assert not said("none", imagine="road")
+    assert 11 in said(LABELS, ignore_label=3)
+    assert 11 in said(LABELS, ignore_label=3, imagine="sky")
+    assert 11 not in said(LABELS, ignore_label=3, imagine="road")
+
+
 @pytest.mark.parametrize("box", [(128, 0, 5, 5), (0, 96, 5, 5), (-5, 0, 5, 5), (0, -5, 5, 5)])
 def test_a_box_outside_is_named_as_it_was_given(codec, box):
     said = f"the box {','.join(map(str, box))} is not in the picture of 128×96"

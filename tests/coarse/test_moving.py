@@ -11,7 +11,7 @@ from sempic import coarse
 from sempic.bits import ue
 from sempic.coarse import hevc, moving, sets
 from sempic.coarse.hevc import START
-from sempic.errors import CorruptStream, ImageError, LimitExceeded, UnsupportedProfile
+from sempic.errors import CorruptStream, ImageError, InputError, LimitExceeded, UnsupportedProfile
 
 
 def pictures(count=5, height=36, width=50, chroma="444"):
@@ -82,11 +82,13 @@ def test_more_qps_take_no_more_threads():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_forked_child_may_drop_an_encoder():
-    """Its threads do not exist there: x265 would wait for them forever."""
+    """Its threads do not exist there: x265 would wait for them forever. To go on is an error."""
     encoder = moving.Encoder(50, 36)
     encoder.encode(pictures(1)[0], qp=30, key=True)
     if (child := os.fork()) == 0:
         signal.alarm(10)
+        with pytest.raises(InputError, match="a forked process cannot go on with it"):
+            encoder.encode(pictures(1)[0], qp=30, key=False)
         del encoder
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0

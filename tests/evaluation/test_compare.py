@@ -193,6 +193,8 @@ def test_a_page_that_cannot_be_written_is_refused_before_the_work(versions, monk
     monkeypatch.setattr("sempic.evaluation.compare.compare", None)
     assert compare("a.webp", "-o", "a.webp/page.html") == 2
     assert "a.webp/page.html: cannot write: Not a directory" in capsys.readouterr().err
+    assert compare("a.webp", "-o", "page.png") == 2
+    assert "page.png: a .html file under the name of a .png file" in capsys.readouterr().err
 
 
 def test_streams_are_decoded_in_as_many_steps_as_wanted(versions, capsys):

@@ -202,7 +202,7 @@ def test_invalid_rates_are_refused(capsys, text):
         ("encode moving.avif --sequence", "can be read: of pictures, only animated GIFs and PNGs"),
         ("encode none.mp4", "none.mp4: not a video that can be read: No such file"),
         ("encode rtsp://host/x", "name the output"),
-        ("encode drive.mp4 -o drive.mp4", "under the name of a picture or a video"),
+        ("encode drive.mp4 -o drive.mp4", "under the name of a .mp4 file"),
         ("encode drive.mp4 -o s3://bucket/", "s3://bucket/: must be on this machine"),
         ("decode drive.sempic -o out.txt", "a video is"),
         ("decode drive.sempic -o s3://bucket/", "s3://bucket/: must be on this machine"),

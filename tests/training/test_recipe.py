@@ -6,6 +6,7 @@ import pytest
 import torch
 from test_trainer import Line, options, trained
 
+from sempic import files
 from sempic.errors import ModelError, OutputError
 from sempic.training.trainer import train
 
@@ -31,5 +32,8 @@ def test_a_folder_that_cannot_be_written_is_named_before_the_first_step(tmp_path
             train(recipe, recipe.options)
     recipe = Line(options(tmp_path, steps=1, export_dir=tmp_path / "x/.."))
     with pytest.raises(OutputError, match="float16 would replace its weights"):
+        train(recipe, recipe.options)
+    pytest.importorskip("fcntl")
+    with files.locked(tmp_path), pytest.raises(OutputError, match="another run writes it now"):
         train(recipe, recipe.options)
     assert not recipe.rates

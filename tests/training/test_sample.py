@@ -396,6 +396,8 @@ def test_an_unwritable_folder_is_named_before_anything_is_sampled(
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="file: not a writable folder"):
         sampled(flags(weights, data, tmp_path / "file"))
+    with pytest.raises(OutputError, match=r"out\.tar: a folder under the name of a file"):
+        sampled(flags(weights, data, tmp_path / "out.tar"))
 
 
 def test_results_do_not_replace_the_data(weights, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
+from contextlib import ExitStack
 from pathlib import Path
 
 from sempic import files
@@ -21,18 +22,23 @@ class Manifest:
     A later run with the same settings appends records.
     """
 
-    def __init__(self, path: Path, settings: Record) -> None:
+    def __init__(self, path: Path, settings: Record, held: ExitStack) -> None:
         """Read the file if it exists. Raises InputError if the path is a device or a pipe, or the
         file is of a run with other settings or not a manifest, and OutputError if the file cannot
-        be written."""
-        self._path, self._done = path, dict[str, str]()
+        be written, or another run writes it.
+
+        held: takes the lock of the file, as soon as it exists.
+        """
+        self._path, self._held, self._done = path, held, dict[str, str]()
         self._failed: dict[str, set[str]] = defaultdict(set)
         """Output tar → source members that failed."""
         settings = json.loads(as_json(settings))  # as in the file
         text = damaged = ""
-        if os.path.exists(path):
+        self._exists = os.path.exists(path)
+        if self._exists:
             if not os.path.isfile(path):  # /dev/zero has no end, and a pipe waits for a writer
                 raise InputError(f"{path}: not a file, as a manifest must be")
+            held.enter_context(files.locked(path))
             with naming(path):
                 text = read(path).decode("utf-8", "surrogateescape")
         head, *rows = text.rstrip("\n").split("\n")
@@ -81,7 +87,8 @@ class Manifest:
         return sum(bool(self._failed.get(readable(str(job.target)))) for job in jobs)
 
     def add(self, records: list[Record]) -> None:
-        """Append whole lines or nothing. Raises OutputError."""
+        """Append whole lines or nothing. Raises OutputError, also for a file that another run has
+        begun meanwhile."""
         if not records:
             return
         keys = ("output", "bytes", "bpp", "seconds", "error", "receipt")
@@ -89,8 +96,12 @@ class Manifest:
         text = self._head + "".join(json_line(entry) + "\n" for entry in entries)
         with refused(OutputError, f"{self._path}: cannot write"):
             self._path.parent.mkdir(parents=True, exist_ok=True)
+        if not self._exists and self._path.exists():
+            raise OutputError(f"{self._path}: another run has begun it meanwhile")
         files.append(self._path, text.encode(), replacing=self._half)
-        self._head, self._half = "", 0
+        if not self._exists:
+            self._held.enter_context(files.locked(self._path))
+        self._head, self._half, self._exists = "", 0, True
 
 
 def _differing(before: Record, now: Record) -> str:

@@ -30,7 +30,7 @@ from sempic.errors import (
 from sempic.fields import another, option
 from sempic.jobs import STDOUT, Job, is_unnamed, read
 from sempic.options import DecodeOptions, EncodeOptions, Models
-from sempic.palette import PALETTES
+from sempic.palette import PALETTES, by_id
 from sempic.scene import LabelMap, Scene
 
 Record = dict[str, Any]
@@ -82,14 +82,15 @@ class Encode:
         """Find what would fail for each of several files, before the work.
 
         Raises ModelError for a network or a prior that cannot be loaded, and InputError for a table
-        of classes that the verifier lacks, and for a label map that cannot be read, or that
-        pictures of two folders would share.
+        of classes that the verifier lacks, an unknown class where no label map is given, and for a
+        label map that cannot be read, or that pictures of two folders would share.
         """
         load(**self.models)
         if self.options.table is not None:
             from sempic import check
 
             check.wanted(self.options.table, coder_with(**self.models).verifier)
+        self._check_classes()
         pictures = [job for job in jobs if job.source and not job.is_tar and not job.fault]
         if self.labels in (None, "none") or not pictures:
             return
@@ -102,6 +103,22 @@ class Encode:
             other = takers.setdefault(path := self._map(job), job)
             if os.path.dirname(other.name) != os.path.dirname(job.name):
                 raise InputError(f"{other.name} and {job.name} would both have the map {path}")
+
+    def _check_classes(self) -> None:
+        from sempic import simplify
+        from sempic.windows import choice
+
+        options = self.options
+        named = options.keep or options.imagine or options.importance
+        if not named or self.labels not in (None, "none"):
+            return
+        found = options.known_palette
+        if self.labels is None:
+            found = by_id(coder_with(**self.models).segmenter.palette)
+        sent = found if options.palette is None else options.known_palette
+        choice.check_apart(options.keep, options.imagine, sent)
+        with naming("importance"):
+            simplify.class_weights(found, options.importance)
 
     @property
     def models(self) -> dict[str, str | None]:
@@ -262,7 +279,7 @@ def part_of(scene: Scene, only: str, suffix: str) -> bytes:
     return pictures.encode_labels(scene.labels, PALETTES[scene.palette], suffix)
 
 
-_TAR = "a tar, compressed or not, is a file whose name ends in .tar, for encode and decode"
+_TAR = "it seems to be a tar: encode and decode take those, compressed or not, as NAME.tar"
 
 coder_with = functools.cache(api.Codec)
 """A cached codec, so that a process loads networks once for all files."""

@@ -25,7 +25,7 @@ from sempic.check.objects import compare, ids, mask, regions, within
 from sempic.codec import Draft, check_prediction
 from sempic.critical import BUDGET, GROUPS, FoundObject, Groups, Receipt, Table
 from sempic.errors import InputError
-from sempic.palette import PALETTES, Palette, alike, by_id
+from sempic.palette import PALETTES, Palette, alike, by_id, spelt
 from sempic.scene import Image, LabelMap, Probabilities, Scene
 from sempic.windows import choice, layout
 from sempic.windows.layout import Cells
@@ -94,9 +94,9 @@ def imagined(
     that the verifier lacks have no objects.
     """
     own = PALETTES[verifier.palette]
-    names = [name for name in classes if alike(name, own) is not None]
+    names, meant = ({*filter(None, (spelt(c, p) for c in classes))} for p in (own, palette))
     # CamVid's car is the verifier's truck, too.
-    names += [name for name in own.classes if alike(name, palette) in classes]
+    names |= {name for name in own.classes if alike(name, palette) in meant}
     numbers = list(set(choice.imagined_numbers(names, own)))
     labels, probabilities = check_prediction("verifier", verifier.predict(picture), picture, own.id)
     found = np.isin(labels, numbers)

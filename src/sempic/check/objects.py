@@ -18,9 +18,9 @@ import numpy.typing as npt
 from sempic.critical import GROUPS, Group, Groups, Table, Tally
 from sempic.errors import InputError, naming
 from sempic.labels.regions import components
-from sempic.palette import Palette
+from sempic.palette import Palette, numbers
 from sempic.scene import LabelMap
-from sempic.windows.choice import grown, numbers
+from sempic.windows.choice import grown
 
 KEPT = 0.4
 GROWN = 2

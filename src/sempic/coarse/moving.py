@@ -86,10 +86,11 @@ class Encoder:
         """The payload of the next picture, and its decoded planes.
 
         qp: in QP. key: code a key frame; the first picture always is one. Raises ImageError for
-        planes of another type, size or chroma.
+        planes of another type, size or chroma, and InputError in a forked process.
         """
         from av.video.frame import PictureType
 
+        processes.need_threads(self, "an encoder of sequences")
         for name, shape in self._shapes.items():
             plane = getattr(coarse, name, None)
             if not checks.is_uint8(plane, 2) or plane.shape != shape:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 
 import sempic
-from sempic import batch, fields, files, processes
+from sempic import batch, fields, files, formats, processes
 from sempic.commands import _report
 from sempic.errors import InputError
 from sempic.jobs import STDOUT, Job, is_local, need_local
@@ -72,6 +73,16 @@ positive.__name__ = "positive whole number"
 
 def run(args: argparse.Namespace, work: batch.Encode | batch.Decode, jobs: list[Job]) -> int:
     """Run and report all jobs."""
+    with ExitStack() as held:
+        return _run(args, work, jobs, held)
+
+
+def _run(
+    args: argparse.Namespace,
+    work: batch.Encode | batch.Decode,
+    jobs: list[Job],
+    held: ExitStack,
+) -> int:
     manifest = None
     remaining = jobs
     path = args.manifest or (_manifest_of_ray(args, jobs) if args.engine == "ray" else None)
@@ -79,10 +90,11 @@ def run(args: argparse.Namespace, work: batch.Encode | batch.Decode, jobs: list[
         if path == "-" or any(job.target == STDOUT for job in jobs):
             raise InputError("--manifest is for files, not for standard output")
         need_local(path)
+        formats.check_name(Path(path), ".jsonl", ".json", ".txt")
         names = (name for name in fields.of(work) if name not in ("options", "replace"))
         own = {name: getattr(work, name) for name in names}
         settings = work.options.keywords() | own | {"sempic": sempic.__version__}
-        manifest = batch.Manifest(Path(path), settings)
+        manifest = batch.Manifest(Path(path), settings, held)
         remaining = manifest.remaining(jobs)
         if len(remaining) < len(jobs):
             lacking = manifest.lacking(jobs) - manifest.lacking(remaining)

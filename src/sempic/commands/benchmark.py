@@ -10,6 +10,7 @@ from pathlib import Path
 from sempic import fields, files, processes
 from sempic.commands import _files, _measuring, _sequence
 from sempic.container import MAX_PIXELS, MAX_SIDE
+from sempic.jobs import need_folder
 from sempic.options import Models
 from sempic.sequence import SequenceOptions
 
@@ -106,7 +107,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from sempic.evaluation import clips
 
-    files.check_writable(args.output, folder=True)
+    need_folder(args.output)
     for name in _PARTS:
         files.check_writable(args.output / name)
     videos = clips.find(args.inputs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sempic import fields, files, processes
+from sempic import fields, files, formats, processes
 from sempic.commands import _files, _measuring
 from sempic.options import Models
 
@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
 
     models = Models(**fields.from_args(args, Models))
     apart((args.original, *args.versions, args.labels, models.receiver, models.prior), args.output)
+    formats.check_name(args.output, ".html", ".htm")
     files.check_writable(args.output)
     settings = _measuring.settings(args, of_sets=False, of_maps=args.labels is not None)
     found, page = compare(

@@ -48,7 +48,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from sempic import formats, pictures
-    from sempic.sequence.video import READ
 
     if _sequence.encodes(args):
         return _sequence.encode(args)
@@ -68,7 +67,8 @@ def run(args: argparse.Namespace) -> int:
         args.output,
         accepted=pictures.SUFFIXES | {TAR},
         suffix=".sempic",
-        foreign=formats.FOREIGN | formats.COMPRESSED | READ,  # videos are coded one at a time
+        # Videos are coded one at a time.
+        foreign=formats.FOREIGN | formats.COMPRESSED | formats.VIDEOS,
         reads=(work.labels, *models.values(), *options.files),
         writes=(args.manifest,),
     )

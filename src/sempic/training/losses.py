@@ -14,6 +14,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from sempic import files
 from sempic.evaluation import weights
+from sempic.jobs import need_folder
 from sempic.networks import efficientnet
 from sempic.networks.compact import PATCH
 from sempic.networks.weights import load_tensors, save_shards
@@ -114,6 +115,7 @@ def write_features(options: FeaturesOptions) -> None:
     first = tuple(f"backbone.{number}." for number in range(sum(_STAGES)))
     layers = {k: v for k, v in _frozen("vgg16", None).items() if k.startswith(first)}
     states = {"efficientnet-lite0": _frozen("efficientnet-lite0", None), "vgg16": layers}
+    need_folder(options.folder)
     files.make_folder(options.folder)
     for name, state in states.items():
         save_shards(state, name, {}, options.folder / f"{name}.safetensors", LARGEST_EXPORT)

@@ -19,6 +19,7 @@ from sempic.diffusion.checkpoints import open_model
 from sempic.diffusion.flags import DEFAULTS, SamplingConfig
 from sempic.diffusion.receiver import Condition, ready, reconstruct
 from sempic.errors import InputError, OutputError, refused
+from sempic.jobs import need_folder
 from sempic.palette import Palette
 from sempic.scene import Image, LabelMap
 from sempic.training.data.readers import Item
@@ -102,7 +103,7 @@ def run(flags: Mapping[str, Any]) -> None:
             "this network sees instance edges, which a .sempic file does not carry: rates lack them"
         )
     items = scenes.dataset.items
-    files.check_writable(Path(config.results_path), folder=True)
+    need_folder(Path(config.results_path))
     _refuse_replacing(items, data, Path(config.results_path))
     palette = scenes.dataset.palette
     count = len(scenes)

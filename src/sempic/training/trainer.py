@@ -20,6 +20,7 @@ from torch import Tensor, distributed
 
 from sempic import files
 from sempic.errors import ModelError, OutputError, refused
+from sempic.jobs import need_folder
 from sempic.networks.weights import save_shards
 from sempic.training.checkpoint import Folder, Moving
 from sempic.training.device import step_seed
@@ -68,12 +69,17 @@ def train(recipe: Recipe, options: RunOptions) -> None:
 
     Raises:
         ModelError: a logged figure is not finite, or the folder holds another run.
-        OutputError: a folder cannot be written.
+        OutputError: a folder cannot be written, or another run writes it now.
     """
-    files.check_writable(options.out, folder=True)
+    need_folder(options.out)
     folder = Folder(options.out)
+    with files.locked(options.out) if _is_writer() else contextlib.nullcontext():
+        _train(recipe, options, folder)
+
+
+def _train(recipe: Recipe, options: RunOptions, folder: Folder) -> None:
     if options.export_dir is not None:
-        files.check_writable(options.export_dir, folder=True)
+        need_folder(options.export_dir)
         if options.export_dir.resolve() == options.out.resolve():
             raise OutputError(
                 f"{options.out}: float16 would replace its weights: another --export-dir"

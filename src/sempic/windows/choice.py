@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from sempic import checks
 from sempic.errors import InputError, naming
-from sempic.palette import INDICES, Palette, alike
+from sempic.palette import Palette, folded, numbers
 from sempic.scene import LabelMap
 from sempic.windows.layout import Cells, touched
 
@@ -37,7 +37,7 @@ def kept(
     Args:
         labels: uint8 (height, width), or None: only boxes count.
         palette: of the labels.
-        classes: names in this palette, or in another for the same thing (`palette.alike`).
+        classes: names in this palette, or in another for the same thing (`palette.numbers`).
         boxes: each at least partly in the picture.
         size: (width, height) of the picture.
 
@@ -95,22 +95,8 @@ def check_apart(keep: Collection[str], imagine: Collection[str], palette: Palett
 def imagined_numbers(classes: Collection[str], palette: Palette) -> list[int]:
     """As `numbers`, with all classes of people if one is among them."""
     found = numbers(classes, palette)
-    if set(classes) & set(_PEOPLE):
-        found += [i for i, name in enumerate(palette.classes) if name in _PEOPLE]
-    return found
-
-
-def numbers(classes: Collection[str], palette: Palette) -> list[int]:
-    """The ids of classes, by their names or by `palette.alike`; raises InputError."""
-    found = []
-    for name in classes:
-        known = alike(name, palette)
-        if known is None:
-            names = ("0", "…", "255") if palette is INDICES else palette.classes
-            raise InputError(
-                f"class {name!r} is not one of palette {palette.name}: {', '.join(names)}"
-            )
-        found.append(palette.classes.index(known))
+    if any(folded(name) in _PEOPLE for name in classes):
+        found += [i for i, name in enumerate(palette.classes) if folded(name) in _PEOPLE]
     return found
 
 

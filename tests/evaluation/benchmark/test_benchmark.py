@@ -198,6 +198,8 @@ def test_wrong_codecs_files_and_folders_are_named_before_the_work(folder, capsys
     assert cli.main(["benchmark", "nowhere"]) == 2
     assert "nowhere" in capsys.readouterr().err
     assert not (folder / "report").exists()
+    assert run("--codecs", "jpeg", "-o", "report.html") == 2
+    assert "report.html: a folder under the name of a file" in capsys.readouterr().err
     (folder / "report").write_text("dear")
     for place in ("report", "report/new/one"):
         assert run("--codecs", "jpeg", "-o", place) == 2

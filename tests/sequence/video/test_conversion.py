@@ -31,6 +31,19 @@ def test_pixels_are_made_square(clip, aspect, width):
         video.Source("x.mp4", max_pixels=48 * width - 1)
 
 
+def test_pixels_that_change_their_proportions_are_reported(place):
+    """As those of broadcasts, between 4:3 and 16:9."""
+    parts = []
+    for aspect in (1, Fraction(4, 3)):
+        numbered("x.h264", 6, gop_size=3, sample_aspect_ratio=aspect, format="h264")
+        parts.append(Path("x.h264").read_bytes())
+    Path("x.h264").write_bytes(parts[0] + parts[0])
+    assert len(list(video.Source("x.h264"))) == 12
+    Path("x.h264").write_bytes(parts[0] + parts[1])
+    with pytest.warns(errors.SempicWarning, match="its pixels change their proportions"):
+        assert {frame.shape for frame in video.Source("x.h264")} == {(48, 64, 3)}
+
+
 @pytest.mark.parametrize(
     ("matrix", "shown"),
     [

@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 import struct
+import warnings
 from fractions import Fraction
 from pathlib import Path
 
@@ -56,12 +57,15 @@ def test_a_source_keeps_no_frames_and_no_threads(clip):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_forked_child_may_drop_a_source(clip):
-    """FFmpeg would wait for threads that do not exist there."""
+    """FFmpeg would wait for threads that do not exist there. To go on is an error."""
     frames = iter(video.Source("drive.mp4"))
     next(frames)
     if (child := os.fork()) == 0:
         signal.alarm(10)
+        with pytest.raises(InputError, match="a forked process cannot go on with it"):
+            next(frames)
         del frames
+        assert len(list(video.Source("drive.mp4"))) == len(FRAMES)
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
 
@@ -138,6 +142,25 @@ def test_undecodable_packets_are_skipped_and_reported(place, codec, gone, shown)
     with pytest.warns(SempicWarning) as told:
         assert numbers(video.Source("y.mkv"))[:10] == shown
     assert "of it cannot be decoded" in str(told[0].message)
+
+
+def test_frames_of_hevc_that_need_a_lost_one_are_reported(place):
+    """FFmpeg leaves them out without an error."""
+    options = {"x265-params": "bframes=0:keyint=90:log-level=none", "preset": "ultrafast"}
+    write_frames("x.mkv", map(grey, range(20)), "libx265", options=options)
+    for gone in (None, 5):
+        with av.open("x.mkv") as before, av.open("y.mkv", "w") as after:
+            out = after.add_stream_from_template(before.streams.video[0])
+            for number, packet in enumerate(before.demux(video=0)):
+                if packet.size and number != gone:
+                    packet.stream = out
+                    after.mux(packet)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            assert len(list(video.Source("y.mkv"))) == (20 if gone is None else 5)
+        assert ["need one that is lost" in str(w.message) for w in told] == (
+            [] if gone is None else [True, False]
+        )
 
 
 def test_frames_without_data_repeat_the_last_one(place, recwarn):

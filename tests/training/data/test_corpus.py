@@ -284,6 +284,16 @@ def test_an_unwritable_folder_is_named_before_any_picture_is_read(tmp_path, monk
         make(options(tmp_path / "no pictures", tmp_path / "c"))
 
 
+def test_a_corpus_is_of_one_run_at_a_time(tmp_path):
+    pytest.importorskip("fcntl")
+    with render._folder(tmp_path / "c"):
+        (tmp_path / "c/shard-0000.tar").write_bytes(b"of the first run")
+        again = render._folder(tmp_path / "c")
+        with pytest.raises(OutputError, match="c: another run writes it now"), again:
+            pass
+        assert (tmp_path / "c/shard-0000.tar").exists()
+
+
 def test_shards_of_an_interrupted_run_are_not_used(tmp_path):
     (tmp_path / "c").mkdir()
     (tmp_path / "c/shard-0007.tar").write_bytes(b"")

@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sempic import files, processes
+from sempic import files, formats, processes
 from sempic.errors import OutputError, SempicError
 from sempic.jobs import is_folder, need_local, need_stdout, to_stdout
 
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 def sequence_path(name: str, output: str | None) -> str:
     """The path of the sequence made from `name`: the output, a file in the output if that is a
     folder, or by default a file beside the source. Raises OutputError."""
-    from sempic import pictures
-    from sempic.sequence.video import READ
-
     if output is None:
         return "-" if name == "-" else beside(name, ".sempic")
     need_local(output)
@@ -31,8 +28,7 @@ def sequence_path(name: str, output: str | None) -> str:
         with contextlib.suppress(OSError):  # opening the file reports the error
             os.makedirs(output, exist_ok=True)
         return str(Path(output, Path(beside(name, ".sempic")).name))
-    if Path(output).suffix.lower() in pictures.SUFFIXES | READ:
-        raise OutputError(f"{output}: a .sempic file under the name of a picture or a video")
+    formats.check_name(Path(output), ".sempic")
     return output
 
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-READ = frozenset((
-    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg",
-    ".ogv", ".flv", ".3gp", ".y4m", ".hevc", ".h264",
-))  # fmt: skip
-"""Suffixes of files that are read as videos."""
+from sempic.formats import VIDEOS
+
 WRITTEN = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 """Suffixes of videos that are written, with PyAV's names of their formats."""
 CAMERA = "/dev/video"
@@ -20,7 +17,7 @@ _LIVE = (
 
 def is_video(name: str) -> bool:
     """Whether a name is that of a video file, a camera or a stream."""
-    return is_live(name) or Path(name).suffix.lower() in READ
+    return is_live(name) or Path(name).suffix.lower() in VIDEOS
 
 
 def is_live(name: str) -> bool:

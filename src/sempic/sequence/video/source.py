@@ -29,6 +29,9 @@ _STATES_LENGTH = {"mp4", "matroska", "avi"}
 """FFmpeg's names of formats that state their length; for others FFmpeg estimates it."""
 _TOLERATED, _TOLERATED_SHARE = 2, 0.05
 """So many frames, or so large a share of them, may be missing without a warning."""
+_LEADING, _DELAY = 8, 64
+"""So many packets may give no frame: behind the first key frame of a part of a video, and while the
+decoder still holds frames back."""
 _DURATION = r"(\d{1,9}):(\d\d?):(\d\d?(?:\.\d*)?)"
 """Matroska's tag with the length of a stream."""
 _UNTIMED = {"h264", "hevc", "m4v", "mpegvideo"}
@@ -185,6 +188,9 @@ class Source:
 
         self._warn_of_losses()
         has_frames, error = False, None
+        # FFmpeg's decoder of HEVC leaves out, without a word, what refers to a frame that is lost.
+        is_hevc, unseen = self._decoder.name == "hevc", 0
+        aspect: Any = None  # PyAV's frames have none of their own
         # A file at an address waits for its reader: its length in frames or bytes is known.
         is_live = self._input.is_live and self.count is None and self._is_unsized
         checked, waited = time.monotonic(), 0.0
@@ -205,13 +211,21 @@ class Source:
                 self._fault = fault
                 packet = Packet()  # an empty packet flushes the decoder
                 packet.stream, packet.time_base = self._stream, self._stream.time_base
+            if is_hevc and unseen > (_LEADING if packet is None else _DELAY):
+                warn("frames of it need one that is lost: the last picture stays until a key frame")
+                is_hevc = False
             if packet is None:
                 break
             if not packet.size and packet.dts is not None:
                 continue  # a frame without data, such as recorders write, repeats the last one
+            unseen += packet.size > 0
             try:
                 for frame in self._decoder.decode(packet):
                     has_frames = True
+                    unseen -= 1
+                    last, aspect = aspect, self._decoder.sample_aspect_ratio or aspect
+                    if last not in (None, aspect):
+                        warn("its pixels change their proportions: what follows looks stretched")
                     if frame.is_corrupt:
                         warn("frames of it are damaged: they are shown as far as they are there")
                     # AVI has no timestamps but these; those that FFmpeg makes up for reordered
@@ -253,7 +267,8 @@ class Source:
 
     def _next_packet(self) -> Any:
         """The next packet; None at the end. Raises FFmpegError or OSError where the video breaks
-        off."""
+        off, and InputError in a forked process."""
+        processes.need_threads(self, self._name)
         return self._input.read(lambda: next(self._packets, None))
 
     def _seconds(self) -> float | None:

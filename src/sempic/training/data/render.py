@@ -27,6 +27,7 @@ from sempic import coarse, files, pictures, processes, texture
 from sempic.api import Codec
 from sempic.errors import InputError, OutputError, SempicError, SempicWarning, refused
 from sempic.evaluation.folders import spread
+from sempic.jobs import need_folder
 from sempic.networks.compact import PATCH
 from sempic.palette import PALETTES
 from sempic.scene import Image, LabelMap
@@ -141,7 +142,7 @@ def make(options: CorpusOptions) -> None:
     """
     exists = (options.out / "corpus.json").exists()
     if not exists:
-        files.check_writable(options.out, folder=True)
+        need_folder(options.out)
     if options.segmenter is not None and not options.segmenter.is_file():
         raise InputError(f"{options.segmenter}: no such file")
     classes, _ = _tools(options)
@@ -192,20 +193,23 @@ def _folder(out: Path) -> Iterator[None]:
         for shard in out.glob(_SHARDS):
             shard.unlink()
 
-    with refused(OutputError, f"{out}: cannot be the folder of a corpus"):
+    what = f"{out}: cannot be the folder of a corpus"
+    with refused(OutputError, what):
         if out.exists() and not all(path.match(_SHARDS) for path in out.iterdir()):
             raise OutputError(f"{out}: holds something else than a corpus: choose another --out")
         made = [folder for folder in (out, *out.parents) if not folder.exists()]
         out.mkdir(parents=True, exist_ok=True)
-        clear()  # of an interrupted run
-    try:
-        yield
-    except BaseException:
-        with contextlib.suppress(OSError):  # which would hide the first error
-            clear()
-            for folder in made:
-                folder.rmdir()
-        raise
+    with files.locked(out):
+        try:
+            with refused(OutputError, what):
+                clear()  # of an interrupted run
+            yield
+        except BaseException:
+            with contextlib.suppress(OSError):  # which would hide the first error
+                clear()
+                for folder in made:
+                    folder.rmdir()
+            raise
 
 
 def _chosen(source: Source, options: CorpusOptions) -> tuple[Sequence[Item], Sequence[Item]]:
