@@ -258,7 +258,7 @@ def _check_folder(place: Path, output: str) -> None:
     if exists(place):
         if not _is_dir(place):
             raise OutputError(f"{output}: not a folder")
-    elif not output.endswith("/") and place.suffix.lower() in {".sempic", TAR, *SUFFIXES}:
+    elif not is_folder(output, place) and place.suffix.lower() in {".sempic", TAR, *SUFFIXES}:
         raise OutputError(f"{output}: one file for several inputs; {output}/ names a folder")
 
 
