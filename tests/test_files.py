@@ -118,7 +118,7 @@ def test_outputs_are_checked_before_the_work(tmp_path, monkeypatch):
 def test_a_drive_that_is_not_there_is_named(monkeypatch):
     monkeypatch.setattr(Path, "exists", lambda path: False)  # as of Q:\\ on Windows
     for folder in (False, True):
-        with pytest.raises(OutputError, match=r"^q/a: .*: No such file or directory"):
+        with pytest.raises(OutputError, match=r"^q.a: .*: No such file or directory"):
             files.check_writable(Path("q/a"), folder=folder)
 
 
