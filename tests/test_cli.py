@@ -15,7 +15,7 @@ from conftest import FakeSegmenter, give_stdin, street
 from priors import write_prior
 
 import sempic
-from sempic import api, cli, commands, models, pictures
+from sempic import api, cli, commands, models, pictures, processes
 from sempic.commands import train
 from sempic.errors import install_hint
 from sempic.labels import own
@@ -361,6 +361,17 @@ def test_folders_are_encoded_and_decoded():
     assert cli.main(["decode", "out/", "-o", "pictures/"]) == 0
     assert files("pictures") == ["a.png", "deep/b.png"]
     assert cli.main(["info", "out"]) == 0
+
+
+def test_patterns_are_for_the_shell_except_on_windows(monkeypatch, capsys):
+    for name in ("b.png", "a.png", "[1].png", "[1]x.png"):
+        picture(name)
+    monkeypatch.setattr(processes, "WINDOWS", False)
+    refused(capsys, "encode *.png", "*.png: cannot read: ")
+    monkeypatch.setattr(processes, "WINDOWS", True)
+    assert cli.main(["encode", "?.png", "[1].png", "[1]?.png", "-o", "out"]) == 0
+    assert files("out") == ["[1].sempic", "[1]x.sempic", "a.sempic", "b.sempic"]
+    refused(capsys, "encode *.jpg", "*.jpg: cannot read: ")
 
 
 def test_equal_stems_do_not_collide():

@@ -115,6 +115,13 @@ def test_outputs_are_checked_before_the_work(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["a"]
 
 
+def test_a_drive_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setattr(Path, "exists", lambda path: False)  # as of Q:\\ on Windows
+    for folder in (False, True):
+        with pytest.raises(OutputError, match=r"^q.a: .*: No such file or directory"):
+            files.check_writable(Path("q/a"), folder=folder)
+
+
 def test_a_writable_file_in_a_read_only_folder_is_written(tmp_path, monkeypatch):
     """For example a single file mounted into a container."""
     target = touch(tmp_path / "a")

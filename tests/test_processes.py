@@ -384,6 +384,14 @@ def test_a_container_limits_the_cores(tmp_path, monkeypatch, files, cores):
     assert processes.cores() == (cores or 8)
 
 
+def test_windows_limits_the_processes(monkeypatch):
+    monkeypatch.setattr(processes, "_MOST", 61)
+    monkeypatch.setattr(processes, "quota", lambda: None)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert (processes.cores(), processes.most()) == (61, 61)
+
+
 def test_cores_where_the_system_does_not_tell(monkeypatch):
     def refuse(_):
         raise PermissionError  # as in some sandboxes

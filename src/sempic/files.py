@@ -200,7 +200,9 @@ def check_writable(path: Path, *, folder: bool = False) -> None:
     after missing folders are made. To be called before long work."""
     what = "not a writable folder" if folder else "cannot write"
     with refused(OutputError, f"{path}: {what}"):
-        existing = next(p for p in (path, *path.absolute().parents) if p.exists())
+        existing = next((p for p in (path, *path.absolute().parents) if p.exists()), None)
+        if existing is None:  # a drive of Windows that is not there
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
         if (folder or existing != path) != existing.is_dir():
             code = errno.EISDIR if existing.is_dir() else errno.ENOTDIR
             raise OSError(code, os.strerror(code))

@@ -256,7 +256,7 @@ def _check_folder(place: Path, output: str) -> None:
     if exists(place):
         if not _is_dir(place):
             raise OutputError(f"{output}: not a folder")
-    elif not output.endswith("/") and formats.is_name_of_file(place):
+    elif not is_folder(output, place) and formats.is_name_of_file(place):
         raise OutputError(f"{output}: one file for several inputs; {output}/ names a folder")
 
 

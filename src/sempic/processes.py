@@ -26,8 +26,11 @@ from sempic.errors import InputError, SempicError, refused
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
+WINDOWS = os.name == "nt"
 PER_CORE = 16
 """Most child processes a core: each loads the networks."""
+_MOST = 61 if WINDOWS else sys.maxsize
+"""Most child processes: Windows waits for no more at once."""
 _CGROUP = Path("/sys/fs/cgroup")
 _QUOTA = (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))
 """Files with a container's processor time and the period in which it may take it, by version."""
@@ -117,12 +120,12 @@ def signals_held() -> Iterator[None]:
 
 def cores() -> int:
     """The cores that this process may use: of its affinity, and no more than its container's quota,
-    rounded up."""
+    rounded up, or _MOST."""
     try:
         available = len(os.sched_getaffinity(0))
     except (AttributeError, OSError):  # not on Linux, or a sandbox does not tell
         available = os.cpu_count() or 1
-    return min(available, quota() or available)
+    return min(available, quota() or available, _MOST)
 
 
 def quota() -> int | None:
@@ -136,8 +139,8 @@ def quota() -> int | None:
 
 
 def most() -> int:
-    """The largest number of child processes on this machine, PER_CORE a core."""
-    return PER_CORE * (os.cpu_count() or 1)
+    """The largest number of child processes on this machine, PER_CORE a core, _MOST in all."""
+    return min(PER_CORE * (os.cpu_count() or 1), _MOST)
 
 
 def child(target: Callable[..., None], *args: Any) -> tuple[Any, Connection]:

@@ -227,6 +227,19 @@ def test_a_folder_of_another_run_is_refused(tmp_path, monkeypatch):
         train(recipe, options(tmp_path, steps=3))
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="this system has no /proc")
+def test_a_resumed_run_does_not_hold_its_checkpoint(tmp_path):
+    """Windows replaces no file that is mapped into memory."""
+    recipe = trained(tmp_path, steps=2)
+    adam = recipe.optimizers["network"].adam
+    moving = {"network": recipe.network, "adam": adam}
+    folder = Folder(tmp_path / "other")
+    folder.save(moving, {})
+    assert folder.load(moving, {}) == {}
+    assert adam.state_dict()["state"]
+    assert str(folder.state) not in Path("/proc/self/maps").read_text()
+
+
 def test_a_failed_write_keeps_the_old_checkpoint(tmp_path, monkeypatch):
     folder = Folder(tmp_path)
     memory = {"x": torch.ones(1)}

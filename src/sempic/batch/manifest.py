@@ -80,7 +80,7 @@ class Manifest:
             return False
         # The record of a tar names one of its members.
         source = readable(os.path.realpath(job.name))
-        return f"{os.path.realpath(coded)}/".startswith(f"{source}/")
+        return os.path.join(os.path.realpath(coded), "").startswith(os.path.join(source, ""))
 
     def lacking(self, jobs: list[Job]) -> int:
         """Number of jobs whose output tar lacks members that failed."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import glob
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import sempic
 from sempic import batch, fields, files, formats, processes
@@ -15,8 +17,24 @@ from sempic.jobs import STDOUT, Job, is_local, need_local
 
 
 def add_inputs(parser: argparse.ArgumentParser, inputs: str) -> None:
-    parser.add_argument("inputs", nargs="+", metavar="FILE", help=inputs)
+    parser.add_argument("inputs", nargs="+", metavar="FILE", help=inputs, action=_Inputs)
     parser.add_argument("--json", action="store_true", help="print one JSON object per file")
+
+
+class _Inputs(argparse.Action):
+    """Finds the files of *.jpg on Windows, whose shells leave that to programs."""
+
+    def __call__(
+        self, parser: Any, namespace: argparse.Namespace, names: Any, _: Any = None
+    ) -> None:
+        if processes.WINDOWS:
+            names = [file for name in names for file in _matching(name) or [name]]
+        setattr(namespace, self.dest, names)
+
+
+def _matching(name: str) -> list[str]:
+    """The files of a pattern of * and ?; without one of them none."""
+    return sorted(glob.glob(name.replace("[", "[[]"))) if set(name) & set("*?") else []
 
 
 def add_output(parser: argparse.ArgumentParser, example: str) -> None:

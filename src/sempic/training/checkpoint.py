@@ -109,7 +109,8 @@ def _fill(part: _Part, tensors: dict[str, Tensor]) -> None:
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             index, key = name.split(".", 1)
-            state.setdefault(int(index), {})[key] = value
+            # A copy: the file is mapped into memory, and Windows replaces no mapped file.
+            state.setdefault(int(index), {})[key] = value.clone()
         part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})
     else:
         for key, value in part.items():
