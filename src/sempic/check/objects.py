@@ -64,12 +64,15 @@ class Region(NamedTuple):
 
     def _grown(self, pixels: int, size: tuple[int, ...]) -> tuple[tuple[slice, slice], Mask]:
         """The box of the grown region in a picture of `size`, and its pixels in the box."""
-        top, left = self.rows.start - pixels, self.columns.start - pixels
-        reach = grown(np.pad(self.shape, pixels), pixels)
-        inside = reach[max(0, -top) : size[0] - top, max(0, -left) : size[1] - left]
-        down, right = max(0, top), max(0, left)
-        box = slice(down, down + inside.shape[0]), slice(right, right + inside.shape[1])
-        return box, inside
+        spans = zip((self.rows, self.columns), size, strict=True)
+        rows, columns = (
+            slice(max(span.start - pixels, 0), min(span.stop + pixels, side))
+            for span, side in spans
+        )
+        inside = np.zeros((rows.stop - rows.start, columns.stop - columns.start), bool)
+        y, x = self.rows.start - rows.start, self.columns.start - columns.start
+        inside[y : y + self.shape.shape[0], x : x + self.shape.shape[1]] = self.shape
+        return (rows, columns), grown(inside, pixels)
 
 
 class Change(NamedTuple):

@@ -102,11 +102,11 @@ def imagined_numbers(classes: Collection[str], palette: Palette) -> list[int]:
 
 def grown(mask: npt.NDArray[np.bool_], pixels: int) -> npt.NDArray[np.bool_]:
     """A mask, bool (H, W), dilated by a square of 2 · pixels + 1."""
-    for axis, side in enumerate(mask.shape):
-        padded = np.pad(mask, [(pixels, pixels) if axis == i else (0, 0) for i in (0, 1)])
-        lines = np.moveaxis(padded, axis, 0)
-        reached = lines[:side].copy()
-        for i in range(1, 2 * pixels + 1):
-            reached |= lines[i : i + side]
+    for axis in (0, 1):
+        lines = np.moveaxis(mask, axis, 0)
+        reached = lines.copy()
+        for i in range(1, pixels + 1):
+            reached[i:] |= lines[:-i]
+            reached[:-i] |= lines[i:]
         mask = np.moveaxis(reached, 0, axis)
     return mask

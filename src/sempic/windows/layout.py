@@ -52,10 +52,9 @@ def grid(width: int, height: int) -> tuple[int, int]:
 
 def touched(mask: npt.NDArray[np.bool_]) -> Cells:
     """The cells that contain a pixel of a mask, bool (H, W)."""
-    height, width = mask.shape
-    padded = np.pad(mask, ((0, -height % CELL), (0, -width % CELL)))
-    columns, rows = grid(width, height)
-    found: Cells = padded.reshape(rows, CELL, columns, CELL).max((1, 3))
+    found = np.zeros(grid(*mask.shape), bool)
+    y, x = np.nonzero(mask)
+    found[y // CELL, x // CELL] = True
     return found
 
 
