@@ -196,4 +196,4 @@ def naming(what: object, kind: type[SempicError] | None = None) -> Iterator[None
 
 def install_hint(extra: str) -> str:
     """The command that installs an extra, for messages; sempic is not on a package index yet."""
-    return f"pip install '.[{extra}]' in sempic's source folder"
+    return f"""pip install ".[{extra}]" in sempic's source folder"""  # these quotes suit all shells

@@ -238,7 +238,7 @@ def test_numbers_out_of_range_are_refused(option, said, capsys):
 
 
 def without_networks(monkeypatch, place):
-    """As after `pip install '.[eval]'`: no judge, no fetched weights, no FID network."""
+    """As after `pip install ".[eval]"`: no judge, no fetched weights, no FID network."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
     monkeypatch.setattr(models, "__file__", str(place / "models/__init__.py"))
     monkeypatch.setattr(weights.importlib.util, "find_spec", lambda name: None)
