@@ -218,7 +218,7 @@ class Source:
                 break
             if not packet.size and packet.dts is not None:
                 continue  # a frame without data, such as recorders write, repeats the last one
-            unseen += packet.size > 0
+            unseen += packet.size > 0 and not packet.is_discard  # as before the start of a cut
             try:
                 for frame in self._decoder.decode(packet):
                     has_frames = True
