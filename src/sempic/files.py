@@ -143,13 +143,12 @@ def locked(path: Path) -> Iterator[None]:
     with refused(OutputError, f"{path}: cannot open"):
         file = os.open(path, os.O_RDONLY)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(file)
-        raise OutputError(f"{path}: another run writes it now") from None
-    except OSError:  # of some network disks
-        pass
-    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputError(f"{path}: another run writes it now") from None
+        except OSError:  # of some network disks
+            pass
         yield
     finally:
         os.close(file)
