@@ -141,7 +141,8 @@ def locked(path: Path) -> Iterator[None]:
         yield
         return
     with refused(OutputError, f"{path}: cannot open"):
-        file = os.open(path, os.O_RDONLY)
+        # NFS locks only what is open for writing, which a folder cannot be.
+        file = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
