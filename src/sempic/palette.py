@@ -322,15 +322,17 @@ def folded(name: str) -> str:
 def numbers(classes: Collection[str], palette: Palette) -> list[int]:
     """The ids of the classes that a user names (`spelt`). Raises InputError, with the nearest names
     for an unknown one."""
-    import difflib
-
     found = []
     for name in classes:
         known = spelt(name, palette)
         if known is None:
-            listed = ("0", "…", "255") if palette is INDICES else palette.classes
+            import difflib
+
+            listed = palette.classes
             names = {folded(n): n for n in _known_names(palette)}
             near = [names[n] for n in difflib.get_close_matches(folded(name), names, cutoff=0.7)]
+            if palette is INDICES:  # no number is meant by another
+                listed, near = ("0", "…", "255"), []
             raise InputError(
                 f"class {name!r} is not one of palette {palette.name}: {', '.join(listed)}"
                 + (f"; did you mean {' or '.join(near)}?" if near else "")
