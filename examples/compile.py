@@ -1,8 +1,8 @@
 """Compiles all kernels of the codec, so that the first use does not wait for numba.
 
-Run `python examples/compile.py` in images and on other systems than Linux; for Linux sempic ships
-machine code. numba keeps the code in NUMBA_CACHE_DIR, or beside the sources. It is used again on
-the same processor (or if NUMBA_CPU_NAME is `generic` both times).
+Run `python examples/compile.py` in images for processors or systems for which sempic ships no
+machine code (docs/guides/edge.md). numba keeps the code in NUMBA_CACHE_DIR, or beside the sources.
+It is used again on the same processor (or if NUMBA_CPU_NAME is `generic` both times).
 """
 
 import numpy as np

@@ -1,8 +1,8 @@
 """make kernels: updates the machine code that sempic ships, src/sempic/kernels.
 
-Runs on Linux with any processor. Only kernels with changed sources are compiled, each in its own
-process, so that the same sources, numba, llvmlite and Python give the same bytes. Unused files are
-deleted.
+Runs on Linux with any processor, and makes Windows' code, too. Only kernels with changed sources
+are compiled, each in its own process, so that the same sources, numba, llvmlite and Python give the
+same bytes. Unused files are deleted.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ import compile
 
 from sempic import compiling, machine
 from sempic.compiling import Kernel
+
+SYSTEMS = {"linux": "unknown-linux-gnu", "win32": "pc-windows-msvc-elf"}
+"""The systems in LLVM's triples. llvmlite links ELF objects on Windows, too."""
 
 
 def used() -> list[tuple[Kernel, Any]]:
@@ -34,7 +37,7 @@ def used() -> list[tuple[Kernel, Any]]:
 
 def main() -> None:
     if sys.platform != "linux":
-        raise SystemExit("machine code for Linux is made on Linux")
+        raise SystemExit("machine code is made on Linux")
     os.environ["PYTHONHASHSEED"] = "0"
     variants = [(*use, level) for use in used() for level in machine.LEVELS]
     stale = [
@@ -58,10 +61,11 @@ def make(task: tuple[str, str, Any, str]) -> str:
     os.environ |= {"NUMBA_CPU_NAME": target.cpu, "NUMBA_CPU_FEATURES": ""}
     import llvmlite.binding as llvm
 
-    # numba compiles for the machine it runs on: pretend that this is the target.
+    # numba compiles for the machine it runs on: pretend that this is the target. Python's system
+    # stays Linux, but numba looks at it only for names of C's functions, and kernels call none.
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
-    there = f"{target.architecture}-unknown-linux-gnu"
+    there = f"{target.architecture}-{SYSTEMS[target.system]}"
     llvm.get_process_triple = lambda: there
     llvm.Target.from_default_triple = lambda: llvm.Target.from_triple(there)
     compiling.ship(vars(importlib.import_module(module))[name], form, level)

@@ -2,6 +2,7 @@
 read-only folders and damaged files."""
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -10,8 +11,10 @@ import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from conftest import ROOT, loaded_after, module_at, needs_models
+from llvmlite.binding import ObjectFileRef
 
 from sempic import compiling, machine
 from sempic.errors import OutputError, SempicWarning
@@ -78,6 +81,26 @@ def test_shipped_machine_code_matches_the_sources():
     subprocess.run([sys.executable, "-c", USED], cwd=ROOT / "examples", check=True)
 
 
+def undefined(elf):
+    """The names of the symbols that linking an object file of 64 bits must find elsewhere."""
+    sections = ObjectFileRef.from_data(elf).sections()
+    parts = {section.name(): section.data() for section in sections}
+    kinds = {"names": ["name", "section"], "formats": ["<u4", "<u2"], "offsets": [0, 6]}
+    symbols = np.frombuffer(parts[b".symtab"], kinds | {"itemsize": 24})
+    starts = symbols["name"][(symbols["section"] == 0) & (symbols["name"] > 0)]
+    return {parts[b".strtab"][start:].partition(b"\0")[0].decode() for start in starts}
+
+
+@pytest.mark.parametrize("level", machine.LEVELS)
+def test_shipped_machine_code_calls_no_function_that_a_system_may_lack(level):
+    """Of C's functions only memset: others may be missing, or give other numbers elsewhere."""
+    for path in (machine.SHIPPED / level).iterdir():
+        header, _, elf = path.read_bytes()[32:].partition(b"\n")
+        externals = json.loads(header)["externals"]
+        assert undefined(elf) - {"memset"} == set(externals), path.name
+        assert all(name.startswith(("numba_", "NRT_", "Py")) for name in externals), path.name
+
+
 @needs_models
 @pytest.mark.skipif(not machine.levels(), reason="no machine code comes along for this processor")
 def test_the_first_command_neither_compiles_nor_caches(tmp_path, monkeypatch):
@@ -119,7 +142,9 @@ def test_shipped_machine_code_comes_first_unless_damaged_or_outdated(cache, monk
         ("linux", "aarch64_be-unknown-linux-gnu", "", []),
         ("linux", "i686-unknown-linux-gnu", "", []),
         ("darwin", "aarch64-apple-darwin24", "", []),
-        ("win32", "x86_64-pc-windows-msvc", "", []),
+        ("win32", "x86_64-pc-windows-msvc", "", ["windows-x86-64-v3", "windows-x86-64-v2"]),
+        ("win32", "x86_64-pc-windows-msvc", "bmi2", ["windows-x86-64-v2"]),
+        ("win32", "aarch64-pc-windows-msvc", "", []),
     ],
 )
 def test_the_processor_determines_the_levels_of_machine_code(

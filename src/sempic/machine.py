@@ -150,8 +150,10 @@ SHIPPED = Path(__file__).with_name("kernels")
 
 
 class Level(NamedTuple):
-    """A class of processors, on Linux."""
+    """A system and a class of its processors."""
 
+    system: str
+    """Python's `sys.platform`."""
     architecture: str
     cpu: str
     """LLVM's name."""
@@ -159,12 +161,15 @@ class Level(NamedTuple):
     """Features beyond the baseline of the architecture, by LLVM's names."""
 
 
+_V3 = "avx2 bmi bmi2 cx16 f16c fma lzcnt movbe popcnt sahf sse4.2 xsave"
+_V2 = "cx16 popcnt sahf sse4.2"
+
 LEVELS = {
-    "x86-64-v3": Level(
-        "x86_64", "x86-64-v3", "avx2 bmi bmi2 cx16 f16c fma lzcnt movbe popcnt sahf sse4.2 xsave"
-    ),
-    "x86-64-v2": Level("x86_64", "x86-64-v2", "cx16 popcnt sahf sse4.2"),
-    "aarch64": Level("aarch64", "generic", ""),
+    "x86-64-v3": Level("linux", "x86_64", "x86-64-v3", _V3),
+    "x86-64-v2": Level("linux", "x86_64", "x86-64-v2", _V2),
+    "aarch64": Level("linux", "aarch64", "generic", ""),
+    "windows-x86-64-v3": Level("win32", "x86_64", "x86-64-v3", _V3),
+    "windows-x86-64-v2": Level("win32", "x86_64", "x86-64-v2", _V2),
 }
 """The fastest first. Those of x86-64: psABI, §3.1.1."""
 
@@ -186,14 +191,13 @@ def ship(origin: Origin, level: str, code: Code) -> None:
 def levels() -> list[str]:
     """The LEVELS that this machine supports."""
     llvm, _ = _llvm()
-    if sys.platform != "linux":
-        return []
     architecture = llvm.get_process_triple().partition("-")[0]
     features = llvm.get_host_cpu_features()
     return [
         name
         for name, level in LEVELS.items()
-        if level.architecture == architecture and all(map(features.get, level.needs.split()))
+        if (level.system, level.architecture) == (sys.platform, architecture)
+        and all(map(features.get, level.needs.split()))
     ]
 
 

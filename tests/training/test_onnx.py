@@ -160,15 +160,18 @@ def test_a_segmenter_is_exported_and_restored_with_the_factor_it_was_trained_for
     assert load_segmenter(tmp_path / "again.safetensors").config.enlarge == 1
 
 
-def test_a_segmenter_with_an_8_bit_decoder_computes_nearly_the_same(data, tmp_path):
+@pytest.mark.parametrize("whole", [False, True])
+def test_an_8_bit_segmenter_computes_nearly_the_same(data, tmp_path, whole):
     network, x = segmenter_after(20)
     export_segmenter(network, tmp_path / "f.onnx")
     feeds = list(itertools.islice(pictures_of(data / "corpus", 1.5), 2))
     assert feeds[0]["image"].shape[3] == 3
-    export_segmenter(network, tmp_path / "q.onnx", feeds=feeds)
+    export_segmenter(network, tmp_path / "q.onnx", feeds=feeds, whole=whole)
     graph = onnx.load(tmp_path / "q.onnx").graph
-    integers = [t for t in graph.initializer if t.data_type == onnx.TensorProto.INT8]
-    assert len(integers) == 10  # filters and zero points
+    integers = {t.name for t in graph.initializer if t.data_type == onnx.TensorProto.INT8}
+    filters = [name for name in integers if not name.endswith("_zero_point")]
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    assert len(filters) == (len(convolutions) - 3 if whole else 5)
     exact, found = (
         onnxruntime.InferenceSession(tmp_path / name).run(None, feeds[0])[0]
         for name in ("f.onnx", "q.onnx")

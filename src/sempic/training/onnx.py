@@ -9,7 +9,7 @@ import copy
 import functools
 import json
 import warnings
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -127,25 +127,41 @@ def halve(model: onnx.ModelProto) -> None:
             count += 1
 
 
-def quantise(model: Path, feeds: Iterable[dict[str, Any]], names: Collection[str] = ("",)) -> None:
-    """Make convolutions of an ONNX file compute in 8-bit integers, in place.
+def quantise(
+    model: Path,
+    feeds: Iterable[dict[str, Any]],
+    *,
+    names: Collection[str] = ("",),
+    apart: Collection[str] = (),
+    kinds: Collection[str] = ("Conv",),
+) -> None:
+    """Make nodes of an ONNX file compute in 8-bit integers, in place.
 
     Weights have a scale per filter, activations one per tensor. Weights have seven bits: processors
     without VNNI add pairs of products in 16 bits, which eight-bit weights could overflow.
 
     Args:
         feeds: inputs of the model, which determine the ranges of activations.
-        names: parts of the names of the convolutions to quantise; default: all convolutions.
+        names: parts of the names of the nodes to quantise; default: all.
+        apart: parts of the names of those that stay in float.
+        kinds: types of these nodes. A Clip between two convolutions costs nothing if it is among
+            them, else two conversions.
     """
     reader = SimpleNamespace(get_next=functools.partial(next, iter(feeds), None))
-    convs = [n.name for n in onnx.load(model).graph.node if n.op_type == "Conv"]
+    nodes = [
+        node.name
+        for node in onnx.load(model).graph.node
+        if node.op_type in kinds
+        and any(name in node.name for name in names)
+        and not any(name in node.name for name in apart)
+    ]
     quantization.quantize_static(
         model,
         model,
         reader,
         quant_format=quantization.QuantFormat.QDQ,
-        op_types_to_quantize=["Conv", "Relu"],
-        nodes_to_quantize=[conv for conv in convs if any(name in conv for name in names)],
+        op_types_to_quantize=["Relu", *kinds],
+        nodes_to_quantize=nodes,
         per_channel=True,
         reduce_range=True,
         activation_type=quantization.QuantType.QUInt8,
@@ -219,7 +235,7 @@ def _write(
     metadata: dict[str, Any],
     path: Path,
     feeds: Iterable[dict[str, Any]] | None = None,
-    quantised: Collection[str] = ("",),
+    quantise: Callable[[Path, Iterable[dict[str, Any]]], None] = quantise,
 ) -> None:
     """Write an ONNX file, whole or not at all; quantised if `feeds` are given. Raises OutputError.
 
@@ -227,7 +243,7 @@ def _write(
         output: name of the only output.
         axes: names of the axes of variable size, by input or output.
         metadata: JSON values, under the key "sempic".
-        quantised: `names` of `quantise`.
+        quantise: quantises a file by feeds, in place.
     """
     files.need_suffix(path, ".onnx", "an ONNX file")
     with files.making(path) as part:  # torch would raise errors of its own for its folder
@@ -249,7 +265,7 @@ def _write(
         if feeds is not None:
             add_pre_process_metadata(model)  # else the quantiser prints advice
             onnx.save(model, part)
-            quantise(part, feeds, quantised)
+            quantise(part, feeds)
             model = onnx.load(part)
         simplify(model)
         halve(model)
@@ -302,12 +318,13 @@ def export_segmenter(
     path: Path,
     *,
     feeds: Iterable[dict[str, Any]] | None = None,
+    whole: bool = False,
 ) -> None:
     """Write the segmenter: uint8 (1, H, W, 3) → logits (1, C, H / 2, W / 2); H and W are multiples
     of 32. The metadata has the factor by which small pictures are enlarged.
 
     With `feeds` (`pictures_of`) the wide convolutions of its decoder are quantised, which are half
-    of the arithmetic. The backbone stays in float: quantisation would cost accuracy.
+    of the arithmetic, or all (`whole`) but the first, which need precision: half the time.
     """
     example = {"image": torch.zeros(1, 64, 96, 3, dtype=torch.uint8).random_(256)}
     axes = {"image": {1: "height", 2: "width"}, "logits": {2: "rows", 3: "columns"}}
@@ -317,8 +334,12 @@ def export_segmenter(
         "voids": True,  # receivers trained by the present recipes accept void
         "config": asdict(network.config),
     }
-    wide = ("/smooth.", "/head.0/")
-    _write(_Segmenter(network), example, "logits", axes, metadata, path, feeds, wide)
+    if whole:
+        first, kinds = ("/_conv_stem/", "/_blocks.0/"), ("Conv", "Clip", "Add")
+        quantiser = functools.partial(quantise, apart=first, kinds=kinds)
+    else:
+        quantiser = functools.partial(quantise, names=("/smooth.", "/head.0/"))
+    _write(_Segmenter(network), example, "logits", axes, metadata, path, feeds, quantiser)
 
 
 def _palette(network: CompactNet | SegmentationNet) -> Palette:
@@ -338,5 +359,5 @@ def export(options: ExportOptions) -> None:
         if options.model_id != ExportOptions.model_id:
             raise ModelError("--model-id is for receivers: a segmenter has none")
         feeds = pictures_of(corpus, network.config.enlarge) if corpus else None
-        export_segmenter(network, options.output, feeds=feeds)
+        export_segmenter(network, options.output, feeds=feeds, whole=options.int8_backbone)
     print(f"{options.output}: {options.output.stat().st_size / 1e6:.1f} MB")

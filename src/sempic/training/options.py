@@ -293,6 +293,7 @@ class ExportOptions:
         None,
         metavar="CORPUS",
     )
+    int8_backbone: bool = option("of a segmenter those of its backbone, too", False)
 
 
 @dataclass(frozen=True, kw_only=True)
