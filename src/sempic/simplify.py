@@ -68,13 +68,12 @@ def class_weights(
         removed.
     Raises InputError: a class that the palette does not have, or an invalid weight.
     """
-    importance = importance or {}
     weights = [IMPORTANCE.get(name, 1.0) for name in palette.classes]
     given: dict[int, str] = {}
-    for name, number in zip(importance, numbers(importance, palette), strict=True):
+    for name, number in zip(importance or (), numbers(importance or (), palette), strict=True):
         if (other := given.setdefault(number, name)) != name:
             raise InputError(f"{other!r} and {name!r} are one class: {palette.classes[number]}")
-        weights[number] = checks.weight(f"the importance of {name!r}", importance[name])
+        weights[number] = checks.weight(f"the importance of {name!r}", (importance or {})[name])
     return np.array(weights)
 
 
