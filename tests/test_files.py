@@ -115,6 +115,24 @@ def test_outputs_are_checked_before_the_work(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["a"]
 
 
+def test_locks_of_network_disks(tmp_path, monkeypatch):
+    """NFS locks what is open for writing, and some disks lock nothing."""
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(file, _):
+        if fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        raise BlockingIOError
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    (tmp_path / "m.jsonl").touch()
+    with pytest.raises(OutputError, match="another run"), files.locked(tmp_path / "m.jsonl"):
+        pass
+    with files.locked(tmp_path):
+        (tmp_path / "m.jsonl").unlink()
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_drive_that_is_not_there_is_named(monkeypatch):
     monkeypatch.setattr(Path, "exists", lambda path: False)  # as of Q:\\ on Windows
     for folder in (False, True):

@@ -103,7 +103,7 @@ def test_classes_are_found_by_their_names_in_any_spelling():
 def test_an_unknown_class_is_answered_with_the_nearest_ones():
     two = palette.own("two-cases", [("Car", (1, 2, 3)), ("car", (4, 5, 6))])
     for name, known, said in (
-        ("car", INDICES, "indices: 0, …, 255"),
+        ("256", INDICES, "indices: 0, …, 255"),
         ("ghost", CAMVID, f"camvid: {', '.join(CAMVID.classes)}"),
         ("Pedestrain", CAMVID, f"camvid: {', '.join(CAMVID.classes)}; did you mean pedestrian?"),
         ("cars", two, "two-cases: Car, car, void; did you mean car?"),

@@ -437,8 +437,7 @@ class Codec:
                 f"the original of {width}×{height} cannot be scaled down to the stream's picture "
                 f"of {scene.width}×{scene.height}"
             )
-        decoded = self.synthesize(scene)
-        return check.find(pixels, decoded, verifier=self.verifier, groups=groups)
+        return check.find(pixels, self.synthesize(scene), verifier=self.verifier, groups=groups)
 
     def synthesize(
         self,

@@ -298,9 +298,9 @@ def _texture(
     if not imagine:
         return levels
     never = choice.imagined_numbers(imagine, palette)
-    void = plain.labels == palette.void
-    if palette.void and any((np.isin(map_, never) & void).any() for map_ in seen):
-        never.append(palette.void)
+    void = palette.void
+    if void is not None and any(np.isin(map_, never)[plain.labels == void].any() for map_ in seen):
+        never.append(void)
     return {number: level for number, level in levels.items() if number not in never}
 
 

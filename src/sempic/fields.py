@@ -7,7 +7,6 @@ serves the server's OpenAPI and the pages of the docs.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -157,8 +156,8 @@ def read(kind: Any, value: Any) -> Any:
     """The value of a field from the value of an interface: a tuple from a list, a mapping from a
     list of NAME=NUMBER. Raises InputError."""
     if typing.get_origin(kind) is Mapping:
-        given = (pairs(part) if isinstance(part, str) else [part] for part in value)
-        return dict(itertools.chain.from_iterable(given))
+        parts = (pairs(part) if isinstance(part, str) else [part] for part in value)
+        return {name: number for part in parts for name, number in part}
     return tuple(value) if isinstance(value, list) else value
 
 

@@ -141,15 +141,15 @@ def locked(path: Path) -> Iterator[None]:
         yield
         return
     with refused(OutputError, f"{path}: cannot open"):
-        file = os.open(path, os.O_RDONLY)
+        # NFS locks only what is open for writing, which a folder cannot be.
+        file = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(file)
-        raise OutputError(f"{path}: another run writes it now") from None
-    except OSError:  # of some network disks
-        pass
-    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputError(f"{path}: another run writes it now") from None
+        except OSError:  # of some network disks
+            pass
         yield
     finally:
         os.close(file)

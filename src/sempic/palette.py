@@ -6,7 +6,6 @@ Streams name a palette by its id. Colours are for display only.
 from __future__ import annotations
 
 import colorsys
-import difflib
 import hashlib
 import json
 import re
@@ -310,9 +309,8 @@ def alike(name: str, palette: Palette) -> str | None:
 def spelt(name: str, palette: Palette) -> str | None:
     """A class that `alike` knows, from a user's name of it: in any case, with _ or - for spaces.
     None: no such class, or several."""
-    if alike(name, palette) is not None:
-        return name
-    found = [known for known in _known_names(palette) if folded(known) == folded(name)]
+    known = _known_names(palette)
+    found = [name] if name in known else [n for n in known if folded(n) == folded(name)]
     return found[0] if len(found) == 1 else None
 
 
@@ -326,16 +324,20 @@ def numbers(classes: Collection[str], palette: Palette) -> list[int]:
     for an unknown one."""
     found = []
     for name in classes:
-        known = alike(spelt(name, palette) or name, palette)
+        known = spelt(name, palette)
         if known is None:
-            listed = ("0", "…", "255") if palette is INDICES else palette.classes
+            import difflib
+
+            listed = palette.classes
             names = {folded(n): n for n in _known_names(palette)}
             near = [names[n] for n in difflib.get_close_matches(folded(name), names, cutoff=0.7)]
+            if palette is INDICES:  # no number is meant by another
+                listed, near = ("0", "…", "255"), []
             raise InputError(
                 f"class {name!r} is not one of palette {palette.name}: {', '.join(listed)}"
                 + (f"; did you mean {' or '.join(near)}?" if near else "")
             )
-        found.append(palette.classes.index(known))
+        found.append(palette.classes.index(alike(known, palette)))
     return found
 
 

@@ -54,27 +54,26 @@ class ForkSafeLock:
         return self._lock
 
 
-_threaded, _inherited = weakref.WeakSet[object](), weakref.WeakSet[object]()
-"""Of `keep_at_fork`: all, and those of the process that this one was forked from."""
+_threaded = weakref.WeakKeyDictionary[object, int]()
+"""Of `keep_at_fork`, with the number of the process that each was made in."""
 
 
 def keep_at_fork(owner: object) -> None:
     """Makes children of a fork never free an object that owns threads of a C library: they do not
     exist there, and freeing would wait for them forever."""
-    _threaded.add(owner)
+    _threaded[owner] = os.getpid()
 
 
 def need_threads(owner: object, what: str) -> None:
     """Raises InputError for an object of `keep_at_fork` in the child of a fork, where its work
     would wait for them, too; what: its name for the message."""
-    if owner in _inherited:
+    if _threaded[owner] != os.getpid():
         raise InputError(f"{what}: a forked process cannot go on with it; open it there anew")
 
 
 def _keep_all() -> None:
     for owner in list(_threaded):
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(owner))
-        _inherited.add(owner)
 
 
 if hasattr(os, "register_at_fork"):

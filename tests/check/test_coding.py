@@ -374,6 +374,9 @@ def test_nor_is_that_of_the_whole_picture_without_a_map_or_of_void_that_stands_f
     assert 11 in said(LABELS, ignore_label=3)
     assert 11 in said(LABELS, ignore_label=3, imagine="sky")
     assert 11 not in said(LABELS, ignore_label=3, imagine="road")
+    cars = {"labels": np.full_like(LABELS, 26), "palette": "cityscapes-labelids"}
+    assert 0 in said(**cars, ignore_label=26)
+    assert 0 not in said(**cars, ignore_label=26, imagine="car")
 
 
 @pytest.mark.parametrize("box", [(128, 0, 5, 5), (0, 96, 5, 5), (-5, 0, 5, 5), (0, -5, 5, 5)])

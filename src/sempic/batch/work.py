@@ -90,9 +90,11 @@ class Encode:
             from sempic import check
 
             check.wanted(self.options.table, coder_with(**self.models).verifier)
-        self._check_classes()
         pictures = [job for job in jobs if job.source and not job.is_tar and not job.fault]
-        if self.labels in (None, "none") or not pictures:
+        if self.labels in (None, "none"):
+            self._check_classes()
+            return
+        if not pictures:
             return
         if not os.path.isdir(self.labels):
             with naming(self.labels):
@@ -109,13 +111,12 @@ class Encode:
         from sempic.windows import choice
 
         options = self.options
-        named = options.keep or options.imagine or options.importance
-        if not named or self.labels not in (None, "none"):
+        if not (options.keep or options.imagine or options.importance):
             return
-        found = options.known_palette
+        found = sent = options.known_palette
         if self.labels is None:
             found = by_id(coder_with(**self.models).segmenter.palette)
-        sent = found if options.palette is None else options.known_palette
+            sent = found if options.palette is None else sent
         choice.check_apart(options.keep, options.imagine, sent)
         with naming("importance"):
             simplify.class_weights(found, options.importance)

@@ -94,9 +94,10 @@ def imagined(
     that the verifier lacks have no objects.
     """
     own = PALETTES[verifier.palette]
-    names, meant = ({*filter(None, (spelt(c, p) for c in classes))} for p in (own, palette))
+    names = [name for name in classes if spelt(name, own) is not None]
     # CamVid's car is the verifier's truck, too.
-    names |= {name for name in own.classes if alike(name, palette) in meant}
+    meant = {spelt(name, palette) for name in classes}
+    names += [name for name in own.classes if alike(name, palette) in meant]
     numbers = list(set(choice.imagined_numbers(names, own)))
     labels, probabilities = check_prediction("verifier", verifier.predict(picture), picture, own.id)
     found = np.isin(labels, numbers)

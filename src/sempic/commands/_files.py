@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import glob
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,17 +23,13 @@ def add_inputs(parser: argparse.ArgumentParser, inputs: str) -> None:
 class _Inputs(argparse.Action):
     """Finds the files of *.jpg on Windows, whose shells leave that to programs."""
 
-    def __call__(
-        self, parser: Any, namespace: argparse.Namespace, names: Any, _: Any = None
-    ) -> None:
+    def __call__(self, parser: Any, namespace: Any, names: Any, option: Any = None) -> None:
         if processes.WINDOWS:
-            names = [file for name in names for file in _matching(name) or [name]]
+            import glob
+
+            found = (sorted(glob.glob(name.replace("[", "[[]"))) or [name] for name in names)
+            names = [file for several in found for file in several]
         setattr(namespace, self.dest, names)
-
-
-def _matching(name: str) -> list[str]:
-    """The files of a pattern of * and ?; without one of them none."""
-    return sorted(glob.glob(name.replace("[", "[[]"))) if set(name) & set("*?") else []
 
 
 def add_output(parser: argparse.ArgumentParser, example: str) -> None:
@@ -92,40 +87,32 @@ positive.__name__ = "positive whole number"
 def run(args: argparse.Namespace, work: batch.Encode | batch.Decode, jobs: list[Job]) -> int:
     """Run and report all jobs."""
     with ExitStack() as held:
-        return _run(args, work, jobs, held)
-
-
-def _run(
-    args: argparse.Namespace,
-    work: batch.Encode | batch.Decode,
-    jobs: list[Job],
-    held: ExitStack,
-) -> int:
-    manifest = None
-    remaining = jobs
-    path = args.manifest or (_manifest_of_ray(args, jobs) if args.engine == "ray" else None)
-    if path is not None:
-        if path == "-" or any(job.target == STDOUT for job in jobs):
-            raise InputError("--manifest is for files, not for standard output")
-        need_local(path)
-        formats.check_name(Path(path), ".jsonl", ".json", ".txt")
-        names = (name for name in fields.of(work) if name not in ("options", "replace"))
-        own = {name: getattr(work, name) for name in names}
-        settings = work.options.keywords() | own | {"sempic": sempic.__version__}
-        manifest = batch.Manifest(Path(path), settings, held)
-        remaining = manifest.remaining(jobs)
-        if len(remaining) < len(jobs):
-            lacking = manifest.lacking(jobs) - manifest.lacking(remaining)
-            but = f"; {lacking} without members that failed, see {path}" if lacking else ""
-            processes.say(f"{len(jobs) - len(remaining)} of {len(jobs)} are done{but}")
-    if len(remaining) > 1 or any(job.is_tar for job in remaining):  # else the file's error says it
-        work.prepare(remaining)
-    if any(job.mkdir for job in remaining):
-        place = Path(args.output)
-        if is_local(args.output) and not place.exists():
-            files.check_writable(place, folder=True)
-    done = batch.run(work, remaining, engine=args.engine, workers=args.jobs)
-    return _report.each(remaining, done, _report.summary, args.json, manifest)
+        manifest = None
+        remaining = jobs
+        path = args.manifest or (_manifest_of_ray(args, jobs) if args.engine == "ray" else None)
+        if path is not None:
+            if path == "-" or any(job.target == STDOUT for job in jobs):
+                raise InputError("--manifest is for files, not for standard output")
+            need_local(path)
+            formats.check_name(Path(path), ".jsonl", ".json", ".txt")
+            names = (name for name in fields.of(work) if name not in ("options", "replace"))
+            own = {name: getattr(work, name) for name in names}
+            settings = work.options.keywords() | own | {"sempic": sempic.__version__}
+            manifest = batch.Manifest(Path(path), settings, held)
+            remaining = manifest.remaining(jobs)
+            if len(remaining) < len(jobs):
+                lacking = manifest.lacking(jobs) - manifest.lacking(remaining)
+                but = f"; {lacking} without members that failed, see {path}" if lacking else ""
+                processes.say(f"{len(jobs) - len(remaining)} of {len(jobs)} are done{but}")
+        # Else the file's error says it.
+        if len(remaining) > 1 or any(job.is_tar for job in remaining):
+            work.prepare(remaining)
+        if any(job.mkdir for job in remaining):
+            place = Path(args.output)
+            if is_local(args.output) and not place.exists():
+                files.check_writable(place, folder=True)
+        done = batch.run(work, remaining, engine=args.engine, workers=args.jobs)
+        return _report.each(remaining, done, _report.summary, args.json, manifest)
 
 
 def _manifest_of_ray(args: argparse.Namespace, jobs: list[Job]) -> str:

@@ -163,6 +163,21 @@ def test_frames_of_hevc_that_need_a_lost_one_are_reported(place):
         )
 
 
+def test_frames_of_hevc_before_the_start_of_a_cut_are_not_missed(place, recwarn):
+    """As phones cut a video: its packets stay, and an edit list says where it starts."""
+    options = {"x265-params": "bframes=0:keyint=90:log-level=none", "preset": "ultrafast"}
+    write_frames("x.mp4", map(grey, range(20)), "libx265", options=options)
+    with av.open("x.mp4") as before, av.open("y.mp4", "w") as after:
+        out = after.add_stream_from_template(before.streams.video[0])
+        for packet in before.demux(video=0):
+            if packet.size:
+                packet.stream = out
+                packet.pts = packet.dts = packet.pts - before.streams.video[0].duration // 2
+                after.mux(packet)
+    assert len(list(video.Source("y.mp4"))) == 10
+    assert not recwarn.list
+
+
 def test_frames_without_data_repeat_the_last_one(place, recwarn):
     numbered("x.mov", 20, codec="mjpeg", pix_fmt="yuvj420p")
     data = bytearray(Path("x.mov").read_bytes())

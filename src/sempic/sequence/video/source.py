@@ -212,13 +212,13 @@ class Source:
                 packet = Packet()  # an empty packet flushes the decoder
                 packet.stream, packet.time_base = self._stream, self._stream.time_base
             if is_hevc and unseen > (_LEADING if packet is None else _DELAY):
-                warn("frames of it need one that is lost: the last picture stays until a key frame")
+                warn("frames of it need one that is lost: they are left out until a key frame")
                 is_hevc = False
             if packet is None:
                 break
             if not packet.size and packet.dts is not None:
                 continue  # a frame without data, such as recorders write, repeats the last one
-            unseen += packet.size > 0
+            unseen += packet.size > 0 and not packet.is_discard  # as before the start of a cut
             try:
                 for frame in self._decoder.decode(packet):
                     has_frames = True
