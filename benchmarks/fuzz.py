@@ -96,7 +96,8 @@ def manifest(data: bytes) -> None:
     with tempfile.NamedTemporaryFile(suffix=".jsonl") as file:
         file.write(data)
         file.flush()
-        batch.Manifest(Path(file.name), {"quality": 5}).remaining([])
+        with contextlib.ExitStack() as held:
+            batch.Manifest(Path(file.name), {"quality": 5}, held).remaining([])
 
 
 def shard(data: bytes) -> None:
