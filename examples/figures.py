@@ -1,6 +1,6 @@
 """make figures: remakes every picture in README and docs that depends on the models.
 
-    python examples/figures.py [--only street,windows,curves,gallery,notebooks]
+    python examples/figures.py [--only street,windows,curves,gallery,page,notebooks]
 
 Run it after a change of a model. It writes
 
@@ -8,6 +8,7 @@ Run it after a change of a model. It writes
     windows    docs/images/windows.jpg
     curves     docs/images/rd.svg, from README's table of codecs
     gallery    docs/images/gallery/*.jpg and docs/gallery.md
+    page       docs/images/page.jpg (needs the extra `serve`, playwright, and a Chromium)
     notebooks  the outputs of notebooks/*.ipynb (needs the extra `notebooks`)
 
 The gallery's other photographs come with scikit-image (pip install scikit-image). README's table
@@ -19,9 +20,14 @@ from __future__ import annotations
 import argparse
 import base64
 import io
+import os
 import re
 import shutil
+import socket
+import subprocess
 import sys
+import time
+import urllib.request
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -118,7 +124,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    makers: list[Callable[[Path], None]] = [street, windows, curves, gallery, notebooks]
+    makers: list[Callable[[Path], None]] = [street, windows, curves, gallery, page, notebooks]
     parts = {maker.__name__: maker for maker in makers}
     parser.add_argument("--only", default=",".join(parts), metavar="A,B")
     parser.add_argument("--root", type=Path, default=ROOT, help="root of the checkout to write to")
@@ -238,6 +244,49 @@ def gallery(root: Path) -> None:
         ]
     page = "\n".join([INTRODUCTION, *rows, *text]) + "\n"
     files.write(root / "docs/gallery.md", page.encode())
+
+
+def page(root: Path) -> None:
+    """The page of `sempic serve`: its first scene, checked."""
+    from playwright.sync_api import sync_playwright
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    with subprocess.Popen(
+        [sys.executable, "-m", "sempic", "serve", "--port", str(port)], stderr=subprocess.DEVNULL
+    ) as server:
+        try:
+            with sync_playwright() as playwright:
+                browser = playwright.chromium.launch(
+                    executable_path=os.environ.get("CHROMIUM") or shutil.which("chromium"),
+                    args=["--no-sandbox"],
+                )
+                view = browser.new_page(viewport={"width": 1280, "height": 950})
+                view.goto(_waited_for(address))
+                view.wait_for_selector("#check-line:visible")
+                view.check("#option-check")
+                view.wait_for_selector("#legend:visible", timeout=120_000)
+                view.wait_for_load_state("networkidle")
+                view.evaluate("scrollTo(0, 0)")
+                shot = view.screenshot()
+                browser.close()
+        finally:
+            server.terminate()
+    _save(root / "docs/images/page.jpg", pictures.read(shot))
+
+
+def _waited_for(address: str) -> str:
+    """An address, as soon as a server answers there."""
+    for _ in range(120):
+        try:
+            urllib.request.urlopen(address).close()
+        except OSError:
+            time.sleep(0.5)
+        else:
+            return address
+    raise OSError(f"{address}: no answer")
 
 
 _TEMPORARY = re.compile(r"/[\w./-]*/tmp\w{8}\b")
