@@ -85,26 +85,29 @@ class Drafts:
     def best(self, levels: list[int]) -> bytes:
         """The checked stream of the one level or, for a target, of the highest level that meets it.
 
-        A level is sure to meet it that has room for all that a check may add. Those above it are
-        tried, from the highest down, that have room for what the check did add.
+        A level is sure to meet it that has room for all that a check may add; if there is none, the
+        lowest is checked with the room that it has. Levels above are tried, from the highest down,
+        that have room for what the check did add.
 
         Raises RateError if no level meets the target.
         """
         options = self._options
+        budget = options.check_budget
         if not options.targeted:
-            return self._checked(levels[0])
+            return self._checked(levels[0], budget)
         target = options.target_bpp or options.target_bytes or 0
         unit, digits = ("bytes", 0) if options.target_bytes is not None else ("bpp", 4)
 
-        def most(size: int) -> float:
-            room = options.check_budget * size + critical.overhead(options.table)
+        def most(size: int, share: float) -> float:
+            room = share * size + critical.overhead(options.table)
             return self._rate(size + room * options.check)
 
-        if most(self._size(levels[0])) > target:  # a finer level of a soft picture may be smaller
+        # A finer level of a soft picture may be smaller.
+        if most(self._size(levels[0]), budget) > target:
             levels = levels[levels.index(min(levels, key=self._size)) :]
-        if (least := most(self._size(levels[0]))) > target:
+        if (least := most(self._size(levels[0]), 0)) > target:
             least = math.ceil(least * 10**digits) / 10**digits  # can be reached itself
-            checked = ", with what a check may add" if options.check else ""
+            checked = ", with a check's receipt" if options.check else ""
             ways = ["no label map (--labels none)"] * (self._plain.labels is not None)
             ways += ["a lower --max-side"] * (unit == "bytes")
             advice = f"; {' or '.join(ways)} may take less" if ways else ""
@@ -112,12 +115,15 @@ class Drafts:
                 f"{target:.10g} {unit} cannot be reached: the least for this picture is "
                 f"{least:.{digits}f} {unit}{checked}{advice}"
             )
-        level = self._highest(levels, lambda size: most(size) <= target)
-        stream = self._checked(level)
-        added = len(stream) - self._size(level)
+        level = self._highest(levels, lambda size: most(size, budget) <= target)
+        size = self._size(level)
+        if most(size, budget) > target:
+            budget = (target - most(size, 0)) / self._rate(size)
+        stream = self._checked(level, budget)
+        added = len(stream) - size
         highest = self._highest(levels, lambda size: self._rate(size + added) <= target)
         for higher in range(highest, level, -1):
-            if self._rate(len(other := self._checked(higher))) <= target:
+            if self._rate(len(other := self._checked(higher, options.check_budget))) <= target:
                 level, stream = higher, other
                 break
         if level == levels[-1] and (rate := self._rate(len(stream))) < target:
@@ -128,8 +134,8 @@ class Drafts:
         return stream
 
     def _highest(self, levels: list[int], fits: Callable[[int], bool]) -> int:
-        """The highest level whose stream, by its bytes, fits, as that of the lowest level does."""
-        low, high = 0, len(levels)  # low fits, high does not
+        """The highest level whose stream, by its bytes, fits; the lowest if none does."""
+        low, high = 0, len(levels)  # low is taken as fitting, high does not fit
         while high - low > 1:
             middle = (low + high) // 2
             if fits(self._size(levels[middle])):
@@ -138,7 +144,7 @@ class Drafts:
                 high = middle
         return levels[low]
 
-    def _checked(self, level: int) -> bytes:
+    def _checked(self, level: int, budget: float) -> bytes:
         """The stream of a level, with what a check adds: windows for missed objects, a receipt."""
         draft, stream = self._at(level)
         if self._verifier is None:
@@ -153,7 +159,7 @@ class Drafts:
                 stream,
                 verifier=self._verifier,
                 paint=self._paint,
-                budget=options.check_budget,
+                budget=budget,
                 table=options.table,
                 sent=self._sent,
                 never=self._never,

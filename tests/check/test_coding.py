@@ -210,12 +210,21 @@ def test_a_checked_stream_stays_within_the_target(codec):
         stream = codec.encode(IMAGE, labels=LABELS, check=True, target_bpp=0.4)
     assert 0.2 < sempic.info(stream)["bpp"] <= 0.4
     assert container.read(stream).receipt is not None
-    with pytest.raises(RateError, match="least"):
-        codec.encode(IMAGE, labels=LABELS, check=True, check_budget=50, target_bpp=0.4)
-    with pytest.raises(RateError, match=r"bytes, with what a check may add; ") as error:
+    with pytest.raises(RateError, match=r"bytes, with a check's receipt; ") as error:
         codec.encode(IMAGE, labels=LABELS, check=True, target_bytes=20)
     least = int(re.search(r"is (\d+) bytes", str(error.value))[1])
-    codec.encode(IMAGE, labels=LABELS, check=True, target_bytes=least)
+    assert len(codec.encode(IMAGE, labels=LABELS, check=True, target_bytes=least)) <= least
+
+
+def test_a_check_without_room_for_its_budget_takes_what_there_is(codec):
+    options = {"labels": LABELS, "check": True, "check_budget": 50}
+    least = len(codec.encode(IMAGE, labels=LABELS, quality=1))
+    small, large = (codec.encode(IMAGE, target_bytes=least + more, **options) for more in (40, 400))
+    assert shown(small) == []
+    assert sempic.info(small)["receipt"]["all"]["lost"] == 1
+    assert shown(large)
+    assert sempic.info(large)["receipt"]["all"]["lost"] == 0
+    assert len(large) <= least + 400
 
 
 def test_room_that_a_check_leaves_goes_to_a_higher_quality(codec):
