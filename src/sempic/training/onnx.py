@@ -235,7 +235,7 @@ def _write(
     metadata: dict[str, Any],
     path: Path,
     feeds: Iterable[dict[str, Any]] | None = None,
-    quantise: Callable[[Path, Iterable[dict[str, Any]]], None] = quantise,
+    quantiser: Callable[[Path, Iterable[dict[str, Any]]], None] = quantise,
 ) -> None:
     """Write an ONNX file, whole or not at all; quantised if `feeds` are given. Raises OutputError.
 
@@ -243,7 +243,7 @@ def _write(
         output: name of the only output.
         axes: names of the axes of variable size, by input or output.
         metadata: JSON values, under the key "sempic".
-        quantise: quantises a file by feeds, in place.
+        quantiser: `quantise`, with arguments of its own.
     """
     files.need_suffix(path, ".onnx", "an ONNX file")
     with files.making(path) as part:  # torch would raise errors of its own for its folder
@@ -265,7 +265,7 @@ def _write(
         if feeds is not None:
             add_pre_process_metadata(model)  # else the quantiser prints advice
             onnx.save(model, part)
-            quantise(part, feeds)
+            quantiser(part, feeds)
             model = onnx.load(part)
         simplify(model)
         halve(model)

@@ -52,7 +52,9 @@ def grid(width: int, height: int) -> tuple[int, int]:
 
 def touched(mask: npt.NDArray[np.bool_]) -> Cells:
     """The cells that contain a pixel of a mask, bool (H, W)."""
-    found = np.zeros(grid(*mask.shape), bool)
+    height, width = mask.shape
+    columns, rows = grid(width, height)
+    found = np.zeros((rows, columns), bool)
     y, x = np.nonzero(mask)
     found[y // CELL, x // CELL] = True
     return found
