@@ -87,7 +87,9 @@ def test_an_8_bit_receiver_computes_nearly_the_same(data, tmp_path, caplog, monk
     monkeypatch.setattr("sempic.training.onnx.CALIBRATION", 3)
     network, path = trained(), tmp_path / "r.onnx"
     save_network(network, tmp_path / "w.safetensors")
-    assert train("export", tmp_path / "w.safetensors", path, "--int8", data / "corpus") == 0
+    export = "export", tmp_path / "w.safetensors", path, "--int8", data / "corpus"
+    assert train(*export, "--int8-backbone") == 2  # a receiver has none
+    assert train(*export) == 0
     assert not caplog.messages
     graph = onnx.load(path).graph
     assert {t.data_type for t in graph.initializer} >= {onnx.TensorProto.INT8}
@@ -140,8 +142,11 @@ def test_a_restored_segmenter_computes_the_same_and_can_train(data, tmp_path, ca
         assert train(*restore, "--images", tmp_path / folder) == 2
         assert why in capsys.readouterr().err
     assert train(*restore, "--images", data / "camvid/train") == 0
-    assert train("export", tmp_path / "s.safetensors", tmp_path / "t.onnx", "--model-id", 3) == 2
+    export = "export", tmp_path / "s.safetensors", tmp_path / "t.onnx"
+    assert train(*export, "--model-id", 3) == 2
     assert "--model-id is for receivers" in capsys.readouterr().err
+    assert train(*export, "--int8-backbone") == 2
+    assert "--int8-backbone is for segmenters, with --int8" in capsys.readouterr().err
     again = load_segmenter(tmp_path / "s.safetensors")
     with torch.no_grad():
         torch.testing.assert_close(again(x), network(x), rtol=0.02, atol=0.02)

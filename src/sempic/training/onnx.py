@@ -352,6 +352,8 @@ def export(options: ExportOptions) -> None:
     """`sempic train export`."""
     apart((options.weights,), options.output)
     network, corpus = load_network(options.weights), options.int8
+    if options.int8_backbone and (corpus is None or isinstance(network, CompactNet)):
+        raise ModelError("--int8-backbone is for segmenters, with --int8")
     if isinstance(network, CompactNet):
         feeds = first_inputs(corpus, network.config, network.palette) if corpus else None
         export_receiver(network, options.output, model_id=options.model_id, feeds=feeds)
