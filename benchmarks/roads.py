@@ -3,13 +3,14 @@
     python benchmarks/roads.py FOLDER [--glob 'nuscenes-*'] [--limit 10] [--short-side 384]
         [--segmenter ONNX] [--receiver ONNX] [--metrics lpips,dists,patch_fid,objects]
         [--verifier ONNX] [--labels MAPS] [--palette camvid]
-        [--rows ours,checked,void,none,avif,avif2,avif3,jpeg] [--json OUT]
+        [--rows ours,checked,kept,void,none,avif,avif2,avif3,jpeg] [--json OUT]
 
 FOLDER may be `skimage`: the photographs of scikit-image (pip install scikit-image). Rows of ours
-are the default, with a check, with a map that is all void, and without labels. AVIF (libaom,
-slowest preset unless --effort fast) codes each picture at the quality whose file is nearest in
-size. Objects are kept or invented according to the judge, with JPEG at quality 90 as the reference;
-with human maps, --metrics confirmed counts those that the maps confirm, too.
+are the default, with a check, with all critical classes kept (--keep), with a map that is all void,
+and without labels. AVIF (libaom, slowest preset unless --effort fast) codes each picture at the
+quality whose file is nearest in size. Objects are kept or invented according to the judge, with
+JPEG at quality 90 as the reference; with human maps, --metrics confirmed counts those that the maps
+confirm, too.
 "Ours nearer" counts pictures in which ours has the lower LPIPS. Seconds are medians of processor
 time. Results are cached in ~/.cache/sempic: another receiver costs only our own rows. The patch FID
 takes about 0.15 s a window on one core, with 100 windows a picture at a short side of 384.
@@ -49,6 +50,7 @@ MEASURED = ("lpips", "dists", "patch_fid", "objects")
 ROWS = {
     "ours": ("ours", "sempic", 1),
     "checked": ("ours, checked", "sempic+checked", 1),
+    "kept": ("ours, critical classes kept", "sempic+kept", 1),
     "void": ("ours, all void", "sempic+void", 1),
     "none": ("ours, no labels", "sempic+none", 1),
     "avif": ("AVIF, same bytes", "avif", 1),
@@ -57,7 +59,7 @@ ROWS = {
     "jpeg": (f"JPEG {JPEG_QUALITY}", "jpeg", 1),
 }
 """Titles, codecs, and the size of AVIF files as a multiple of ours."""
-USUAL = [name for name in ROWS if name != "checked"]
+USUAL = [name for name in ROWS if name not in ("checked", "kept")]
 """Default rows."""
 
 

@@ -162,7 +162,8 @@ def windows(root: Path) -> None:
     original = _load(root, "street.jpg")
     left, top, width, height = BOX
     around = slice(top - 14, top + height + 14), slice(left - 14, left + width + 14)
-    streams = [sempic.encode(original), sempic.encode(original, keep_boxes=[BOX])]
+    kept = sempic.encode(original, keep_boxes=[BOX], window_qp=33)
+    streams = [sempic.encode(original), kept]
     shown = [original, *(np.array(sempic.decode(stream)) for stream in streams)]
     row = PIL.Image.fromarray(np.concatenate([picture[around] for picture in shown], 1))
     large = row.resize((5 * row.width, 5 * row.height), PIL.Image.Resampling.BICUBIC)

@@ -17,7 +17,18 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import numpy as np
 
-from sempic import checks, coarse, codec, container, critical, fields, models, progress, texture
+from sempic import (
+    checks,
+    coarse,
+    codec,
+    container,
+    critical,
+    fields,
+    models,
+    progress,
+    texture,
+    windows,
+)
 from sempic.codec import Draft
 from sempic.critical import BUDGET
 from sempic.errors import BitstreamError, InputError, ModelError, warn
@@ -36,6 +47,7 @@ if TYPE_CHECKING:
     from sempic.critical import FoundObject
     from sempic.labels import Prior
     from sempic.segment.prediction import Prediction
+    from sempic.windows.choice import Mask
 
 
 _P = ParamSpec("_P")
@@ -217,6 +229,7 @@ class Codec:
         model: int = 0,
         keep: Collection[str] = (),
         keep_boxes: Collection[tuple[int, ...]] = (),
+        window_qp: int = windows.QP,
         imagine: Collection[str] = (),
         check: bool = False,
         critical: Mapping[str, Any] | str | os.PathLike[str] | None = None,
@@ -246,11 +259,13 @@ class Codec:
                 of another for the same thing, in any case and with _ or - for spaces.
             ignore_label: an id, in `labels` or of the segmenter, that is sent as void.
             model: `model_id` of the intended receiver, 1…14; others decode with a warning. 0: any.
-            keep: names of classes: their objects in the map are sent in windows (`sempic.windows`).
+            keep: names of classes, whose objects are sent in windows (`sempic.windows`): those in
+                the map and, without `labels`, those that the segmenter does not think unlikely.
             keep_boxes: (left, top, width, height) in pixels of the upright picture, sent likewise.
+            window_qp: HEVC's QP of all windows, 0 (finest) … 51.
             imagine: names of classes (one class of people stands for all of them) whose objects, by
-                the map or the verifier, no window touches, and whose texture is not sent; without a
-                map there are no windows and no texture.
+                map, segmenter or verifier, no window touches, and whose texture is not sent;
+                without a map there are no windows and no texture.
             check: verify the decoded picture: send objects that the verifier misses in windows, and
                 the verdict in the stream (`sempic.check`).
             critical: classes that the check looks for instead of `GROUPS`; see
@@ -301,28 +316,36 @@ class Codec:
             model=options.model,
             prior=self.prior,
         )
-        seen = []
+        seen, may_show = [], None
         if own is not None:
             plain, seen = drafts.with_map(plain, own, options), [own]
         elif labels is None:
             with progress.waiting("finding and simplifying labels", aloud=False):
-                plain, seen = self._with_found_map(plain, pixels, options)
+                plain, seen, may_show = self._with_found_map(plain, pixels, options)
         name = PALETTES[plain.palette].full_name
         if plain.labels is not None and self.prior is not None and self.prior.palette != name:
             warn(
                 f"the prior is of palette {self.prior.palette}: a map of {name} is coded without it"
             )
         all_drafts = drafts.Drafts(
-            pixels, plain, options, verifier, self.synthesize, seen=seen, full=full
+            pixels,
+            plain,
+            options,
+            verifier,
+            self.synthesize,
+            seen=seen,
+            may_show=may_show,
+            full=full,
         )
         return all_drafts.best(levels)
 
     def _with_found_map(
         self, plain: Draft, pixels: Image, options: EncodeOptions
-    ) -> tuple[Draft, list[LabelMap]]:
+    ) -> tuple[Draft, list[LabelMap], Callable[[Collection[int]], Mask]]:
         """A draft with the segmenter's map, unless it recognises too little, and for a fixed
         quality with the coarse picture, which a second thread codes at the same time. Also, if
-        classes are to be imagined, the map as found, and without `ignore_label`."""
+        classes are to be imagined, the map as found, and without `ignore_label`; and a function
+        that tells where the segmenter sees, or may see, one of some ids of the draft's palette."""
         from concurrent.futures import ThreadPoolExecutor
 
         from sempic import drafts, halving
@@ -335,8 +358,15 @@ class Codec:
             raise InputError(f"the segmenter's classes cannot be named in palette {name}")
         halved = options.label_quality != LOSSLESS and halving.is_soft(pixels)
         prediction = self._predict(coarse.downscale(pixels, 2) if halved else pixels, options)
-        if prediction is None:
-            return plain, []
+
+        def doubled(map_: LabelMap) -> LabelMap:
+            return codec.repeated(map_, 2, pixels.shape[:2]) if halved else map_
+
+        def may_show(ids: Collection[int]) -> Mask:
+            return doubled(prediction.may_show(ids, plain.palette).view(np.uint8)).view(bool)
+
+        if _knows_too_little(prediction):
+            return plain, [], may_show
         mapped = dataclasses.replace(plain, halved=halved)
         coding = None
         with ThreadPoolExecutor(1) as helper:
@@ -345,12 +375,10 @@ class Codec:
             how = options.found_quality, options.importance
             labels = prediction.map_for_still(*how, options.ignore_label)
         if labels is None:
-            return plain, []
+            return plain, [], may_show
 
         def full(map_: LabelMap) -> LabelMap:
-            size = pixels.shape[:2]
-            doubled = codec.repeated(map_, 2, size) if halved else map_
-            return translate(doubled, found, plain.palette)
+            return translate(doubled(map_), found, plain.palette)
 
         seen = [prediction.labels] if options.imagine else []
         if seen and options.ignore_label is not None:
@@ -359,24 +387,20 @@ class Codec:
                 seen.append(whole)
         if coding is not None:
             mapped = coding.result()
-        return dataclasses.replace(mapped, labels=full(labels)), [*map(full, seen)]
+        return dataclasses.replace(mapped, labels=full(labels)), [*map(full, seen)], may_show
 
     def find_labels(self, pixels: Image) -> tuple[LabelMap | None, int]:
         """The segmenter's map as `encode` sends it by default, None if the segmenter recognises too
         little, and the id of its palette."""
         prediction = self._predict(pixels, options := EncodeOptions())
-        labels = prediction and prediction.map_for_still(options.found_quality)
-        return labels, self.segmenter.palette
+        if _knows_too_little(prediction):
+            return None, self.segmenter.palette
+        return prediction.map_for_still(options.found_quality), self.segmenter.palette
 
-    def _predict(self, pixels: Image, options: EncodeOptions) -> Prediction | None:
-        """The segmenter's output; None, with a warning, if it recognises too little for a map."""
+    def _predict(self, pixels: Image, options: EncodeOptions) -> Prediction:
         from sempic.segment.prediction import predict
 
-        prediction = predict(self.segmenter, pixels, options.found_quality, options.ignore_label)
-        if (why := prediction.reason_for_no_map()) is not None:
-            warn(f"sent without a label map: {why}")
-            return None
-        return prediction
+        return predict(self.segmenter, pixels, options.found_quality, options.ignore_label)
 
     def decode(
         self,
@@ -632,6 +656,13 @@ decode = _of_the_shared(Codec.decode)
 
 objects = _of_the_shared(Codec.objects)
 """`Codec.objects` with the bundled models."""
+
+
+def _knows_too_little(prediction: Prediction) -> bool:
+    """Whether no map is worth sending, with a warning."""
+    if (why := prediction.reason_for_no_map()) is not None:
+        warn(f"sent without a label map: {why}")
+    return why is not None
 
 
 def _need_scene(value: object) -> None:

@@ -14,10 +14,10 @@ from sempic import coarse, codec, critical, progress, simplify, texture, windows
 from sempic.codec import Draft
 from sempic.errors import ImageError, InputError, LabelMapError, RateError, naming, warn
 from sempic.options import LOSSLESS, QUALITY, UNMAPPED, EncodeOptions
-from sempic.palette import PALETTES, Palette
+from sempic.palette import PALETTES, Palette, numbers
 from sempic.scene import Image, LabelMap, Scene, half_map
 from sempic.windows import choice, layout
-from sempic.windows.choice import Box
+from sempic.windows.choice import Box, Mask
 from sempic.windows.layout import Cells
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class Drafts:
         paint: Callable[[Scene], Image],
         *,
         seen: Collection[LabelMap],
+        may_show: Callable[[Collection[int]], Mask] | None,
         full: tuple[int, int],
     ) -> None:
         """
@@ -47,6 +48,8 @@ class Drafts:
             paint: the receiver, for the check.
             seen: the map before it was simplified, and before a class became void, each uint8
                 (H, W), if classes are to be imagined.
+            may_show: where the segmenter sees, or may see, one of these ids of the palette; None:
+                no segmenter has seen the picture.
             full: (height, width) of the picture that `keep_boxes` refer to.
 
         Raises InputError: a class that is not in the palette or that is to be kept and imagined, or
@@ -54,10 +57,19 @@ class Drafts:
         """
         self._pixels, self._options = pixels, options
         self._verifier, self._paint = verifier, paint
-        size, palette = (plain.width, plain.height), PALETTES[plain.palette]
+        palette = PALETTES[plain.palette]
         choice.check_apart(options.keep, options.imagine, palette)
-        boxes = _scaled(options.keep_boxes, full, size[::-1])
-        sent = choice.kept(plain.labels, palette, options.keep, boxes, size=size)
+        boxes = _scaled(options.keep_boxes, full, pixels.shape[:2])
+
+        def shown(classes: list[int], *maps: LabelMap) -> Mask:
+            """Where one of these classes is in a map or, by the segmenter, in the picture."""
+            mask = np.zeros(pixels.shape[:2], bool)
+            for labels in maps:
+                mask |= np.isin(labels, classes)
+            return mask | may_show(classes) if may_show and classes else mask
+
+        sent_map = [] if plain.labels is None else [plain.labels]
+        sent = choice.kept(shown(numbers(options.keep, palette), *sent_map), boxes)
         self._never: Cells
         """The cells that no window may touch."""
         if not options.imagine:
@@ -65,8 +77,8 @@ class Drafts:
         elif plain.labels is None:  # objects may be anywhere
             self._never = np.ones_like(sent)
         else:  # of objects that the sent map leaves out, too
-            maps = [choice.imagined(m, palette, options.imagine) for m in (plain.labels, *seen)]
-            self._never = np.logical_or.reduce(maps)
+            hidden = choice.imagined_numbers(options.imagine, palette)
+            self._never = choice.apart(shown(hidden, *sent_map, *seen))
             if verifier is not None:
                 from sempic import check
 
@@ -76,7 +88,7 @@ class Drafts:
         to_send = options.keep or options.keep_boxes or options.check
         if plain.labels is None and options.imagine and to_send:
             warn("without a label map no window is sent: classes to imagine may be anywhere")
-        elif plain.labels is None and options.keep:
+        elif plain.labels is None and may_show is None and options.keep:
             warn("without a label map no class is kept: its objects cannot be located")
         levels = _texture(pixels, plain, palette, options.imagine, seen)
         self._plain = dataclasses.replace(plain, texture=levels)
@@ -163,6 +175,7 @@ class Drafts:
                 table=options.table,
                 sent=self._sent,
                 never=self._never,
+                qp=options.window_qp,
             )
 
     def _size(self, level: int) -> int:
@@ -189,7 +202,9 @@ class Drafts:
             return draft
         places = layout.rectangles(self._sent)
         with naming("keep, keep_boxes"):
-            payload = windows.encode(self._pixels, places, draft.planes())
+            payload = windows.encode(
+                self._pixels, places, draft.planes(), qp=self._options.window_qp
+            )
         return dataclasses.replace(draft, windows=payload)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
-from sempic import checks, coarse, critical, fields
+from sempic import checks, coarse, critical, fields, windows
 from sempic.critical import BUDGET, Table
 from sempic.errors import InputError
 from sempic.fields import option
@@ -198,6 +198,13 @@ class EncodeOptions(SenderOptions):
         metavar="X,Y,W,H",
         flags=("--keep-box",),
         console="; repeatable",
+    )
+    window_qp: int = option(
+        "HEVC's QP of all windows; 6 more halve their precision",
+        windows.QP,
+        low=0,
+        high=51,
+        metavar="QP",
     )
     imagine: tuple[str, ...] = option(
         "send only the coarse picture, and no window, of objects of these classes",

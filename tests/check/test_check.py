@@ -148,6 +148,32 @@ def test_regions_that_no_window_may_show_hinder_no_others():
         room = len(container.read(stream).windows)
 
 
+def test_smaller_regions_are_sent_where_the_first_does_not_fit(draft):
+    large, small = np.s_[8:72, 8:72], np.s_[40:56, 100:116]
+
+    def predict(image):
+        probabilities = np.zeros((12, *SIZE), np.uint8)
+        if np.array_equal(image, IMAGE):
+            probabilities[6][large], probabilities[6][small] = 255, 120
+        return np.zeros(SIZE, np.uint8), probabilities
+
+    def shown(budget):
+        stream = checked(draft, budget, verifier=verifier)
+        sent = np.zeros(SIZE, bool)
+        for window in unpack(stream).windows:
+            height, width = window.picture.shape[:2]
+            sent[window.y : window.y + height, window.x : window.x + width] = True
+        return sent, len(container.read(stream).windows)
+
+    verifier = dataclasses.replace(VERIFIER, predict=predict)
+    everything, size = shown(99)
+    assert everything[large].all()
+    assert everything[small].all()
+    sent, _ = shown(size / 2 / len(draft.pack()))
+    assert sent[small].all()
+    assert not sent[large].any()
+
+
 def test_windows_of_the_draft_stay(draft):
     sent = np.zeros(layout.grid(SIZE[1], SIZE[0])[::-1], bool)
     sent[0, 0] = True

@@ -1,4 +1,4 @@
-"""Encoding with keep, keep_boxes, imagine, check and check_budget."""
+"""Encoding with keep, keep_boxes, window_qp, imagine, check and check_budget."""
 
 import json
 import re
@@ -87,6 +87,53 @@ def test_kept_classes_are_sent_as_windows(codec, classes):
     assert error < 0.6 * np.abs(blurred[CAR[0]].astype(int) - IMAGE[CAR[0]]).mean()
 
 
+class Doubtful:
+    """Sees a street with a car, a person that is not the likeliest class, and a truck."""
+
+    palette, voids = CITYSCAPES.id, True
+    person, truck = np.s_[40:60, 10:30], np.s_[10:20, 100:110]
+
+    def __init__(self, certain=250):
+        self.certain = certain
+
+    def __call__(self, image):
+        return self.predict(image)[0]
+
+    def predict(self, image):
+        labels = np.where(LABELS == 3, 0, 2).astype(np.uint8)  # road, building
+        labels[self.truck] = 14
+        probable = np.zeros((19, *labels.shape), np.uint8)
+        np.put_along_axis(probable, labels[None].astype(np.intp), self.certain, 0)
+        probable[11][self.person], probable[12][self.person] = 40, 30  # of 255; person, rider
+        probable[14][self.truck] = 90  # becomes void in the map that is sent
+        return labels, probable
+
+
+@pytest.mark.parametrize(
+    ("certain", "options", "truck"),
+    [(250, {}, 14), (250, {"palette": "camvid"}, 8), (150, {}, None)],
+    ids=["cityscapes", "camvid", "no map"],
+)
+@pytest.mark.filterwarnings("ignore:sent without a label map:sempic.SempicWarning")
+def test_what_may_be_of_a_kept_class_is_sent_whatever_the_map_says(certain, options, truck):
+    coder = sempic.Codec(Doubtful(certain), Blurred())
+    stream = coder.encode(IMAGE, keep="truck", **options)
+    labels = sempic.unpack(stream).labels
+    assert labels is None if truck is None else not (labels == truck).any()
+    assert covered(stream)[Doubtful.truck].all()
+    assert covered(stream).mean() < 0.1
+    both = covered(coder.encode(IMAGE, keep=["person", "rider"], **options))
+    assert both[Doubtful.person].all()
+    assert both.mean() < 0.2
+
+
+def test_what_may_be_of_an_imagined_class_is_in_no_window():
+    coder, everything = sempic.Codec(Doubtful(), Blurred()), {"keep_boxes": [(0, 0, 128, 96)]}
+    sent = covered(coder.encode(IMAGE, imagine="person", **everything))
+    assert not sent[Doubtful.person].any()
+    assert sent.mean() > 0.7
+
+
 def test_kept_boxes_scale_with_the_picture(codec):
     stream = codec.encode(IMAGE, labels=LABELS, keep_boxes=[(2, 3, 20, 10)])
     assert shown(stream) == [(0, 0, 16, 24)]
@@ -102,6 +149,23 @@ def test_too_many_and_too_large_windows_are_refused_by_the_options_name(codec):
         codec.encode(wide, labels="none", keep_boxes=spots)
     with pytest.raises(InputError, match="must fit into 4096×4096 pixels"):
         codec.encode(np.zeros((8, 4104, 3), np.uint8), labels="none", keep_boxes=[(0, 0, 4104, 8)])
+
+
+def test_window_qp_is_the_precision_of_all_windows(codec):
+    sizes, errors = [], []
+    for options in ({"window_qp": 40}, {}, {"window_qp": 28}, {"window_qp": 4}):
+        for wanted in ({"keep": "car"}, {"check": True, "check_budget": 99}):
+            stream = codec.encode(IMAGE, labels=LABELS, **wanted, **options)
+            (window,) = sempic.unpack(stream).windows
+            rows, columns = window.picture.shape[:2]
+            there = IMAGE[window.y : window.y + rows, window.x : window.x + columns]
+            sizes.append(len(stream))
+            errors.append(np.abs(window.picture - there.astype(int)).mean())
+    assert sizes[2:4] == sizes[4:6]
+    assert sizes[0::2] == sorted(sizes[0::2])
+    assert errors[0::2] == sorted(errors[0::2], reverse=True)
+    assert errors[1::2] == errors[0::2]
+    assert errors[-1] < 1
 
 
 def test_imagined_classes_are_in_no_kept_box(codec):
@@ -257,6 +321,9 @@ def test_a_missing_verifier_and_the_segmenter_itself_are_refused(tmp_path):
         {"keep_boxes": [(1.5, 2, 3, 4)]},
         {"keep_boxes": ["1,2,x,4"]},
         {"keep_boxes": 7},
+        {"window_qp": 52},
+        {"window_qp": -1},
+        {"window_qp": 30.5},
         {"check_budget": -1},
         {"check_budget": 0.5},  # without a check
     ],

@@ -17,34 +17,38 @@ def found(cells):
 
 
 def test_objects_are_kept_with_a_margin():
-    cells = choice.kept(LABELS, CAMVID, ["sign"], size=(64, 48))
+    cells = choice.kept(LABELS == 6)
     assert found(cells) == [[y, x] for y in (1, 2, 3) for x in (1, 2, 3)]
-    assert not choice.kept(LABELS, CAMVID, [], size=(64, 48)).any()
-    assert not choice.kept(None, CAMVID, ["sign"], size=(64, 48)).any()
-
-
-def test_class_names_of_other_palettes_are_understood():
-    there = choice.kept(LABELS, CAMVID, ["traffic sign"], size=(64, 48))
-    assert np.array_equal(there, choice.kept(LABELS, CAMVID, ["sign"], size=(64, 48)))
-    with pytest.raises(InputError, match="'ghost' is not one of palette"):
-        choice.kept(None, CAMVID, ["ghost"], size=(64, 48))
+    assert not choice.kept(LABELS == 7).any()
 
 
 def test_boxes_select_cells():
-    cells = choice.kept(None, CAMVID, boxes=[(7, 8, 2, 8), (-5, -5, 6, 6)], size=(64, 48))
+    nothing = np.zeros((48, 64), bool)
+    cells = choice.kept(nothing, [(7, 8, 2, 8), (-5, -5, 6, 6)])
     assert found(cells) == [[0, 0], [1, 0], [1, 1]]
     for box in ((64, 0, 5, 5), (0, -5, 5, 5), (3, 3, 0, 5), (3, 3, 5, 0)):
         with pytest.raises(InputError, match="not in the picture of 64×48"):
-            choice.kept(None, CAMVID, boxes=[box], size=(64, 48))
+            choice.kept(nothing, [box])
     with pytest.raises(InputError, match="whole number"):
-        choice.kept(None, CAMVID, boxes=[(1.5, 2, 3, 4)], size=(64, 48))
+        choice.kept(nothing, [(1.5, 2, 3, 4)])
 
 
 def test_imagining_people_includes_riders():
     for name in ("person", "pedestrian", "bicyclist", "rider", "Person"):
-        cells = choice.imagined(LABELS, CAMVID, [name])
+        ids = choice.imagined_numbers([name], CAMVID)
+        cells = choice.apart(np.isin(LABELS, ids))
         assert found(cells) == [[y, x] for y in (4, 5) for x in (5, 6)]
-    assert not choice.imagined(LABELS, CAMVID, ["car"]).any()
+    assert choice.imagined_numbers(["car"], CAMVID) == [8]
+
+
+def test_possible_is_what_is_likeliest_or_together_not_unlikely():
+    labels = np.array([[0, 1, 2, 3]], np.uint8)
+    assert found(choice.possible(labels, None, [2, 3])) == [[0, 2], [0, 3]]
+    probabilities = np.zeros((3, 1, 4), np.uint8)  # of all but the last class, say void
+    probabilities[1:, 0, 0] = 32  # of 255: a quarter in all
+    probabilities[1:, 0, 1] = 31
+    assert found(choice.possible(labels, probabilities, [1, 2])) == [[0, 0], [0, 1], [0, 2]]
+    assert found(choice.possible(labels, probabilities, [2, 3])) == [[0, 2], [0, 3]]
 
 
 def test_grown_adds_neighbouring_cells():

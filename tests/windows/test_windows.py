@@ -22,7 +22,7 @@ SMALL = coarse.encode(coarse.downscale(IMAGE, 4), quality=36)
 PLANES = coarse.decode(SMALL)
 PLACES = [Place(2, 3, 3, 2), Place(8, 0, 3, 2), Place(0, 7, 2, 1)]
 """One inside, one beyond the right edge, one beyond the lower edge."""
-PAYLOAD = windows.encode(IMAGE, PLACES, PLANES)
+PAYLOAD = windows.encode(IMAGE, PLACES, PLANES, qp=34)
 STREAM = pack(width=83, height=61, labels=LABELS, coarse=SMALL, windows=PAYLOAD)
 
 
@@ -105,7 +105,7 @@ def test_the_usual_opening_is_left_out(sizes):
 
 def test_other_openings_are_sent_whole(monkeypatch):
     monkeypatch.setattr(bpg, "opening", lambda *size: b"none")
-    payload = windows.encode(IMAGE, PLACES, PLANES)
+    payload = windows.encode(IMAGE, PLACES, PLANES, qp=34)
     assert len(payload) == len(PAYLOAD) + 20
     monkeypatch.undo()
     for one, other in zip(

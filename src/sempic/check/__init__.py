@@ -39,14 +39,10 @@ CHUNK = 3
 """Most bytes of a chunk's head, for payloads below 2^17 bytes."""
 SIDE = 384
 """Short side of the verifier's input; 512 takes twice as long and finds little more."""
-LIKELY = 0.25
-"""Least probability of a group in the pixels of a region."""
 LESS = 0.1
 """A region is in doubt if its group is less probable in the other picture by at least this much."""
 SMALLEST = 0.7
 """Least size of a region, as a share of an object's least size."""
-QP = 32
-"""HEVC's QP of windows that a check adds; with coarser ones, verifiers miss small objects."""
 RATE = 6.0
 """First estimate of the bytes of a window's cell."""
 
@@ -100,11 +96,7 @@ def imagined(
     names += [name for name in own.classes if alike(name, palette) in meant]
     numbers = list(set(choice.imagined_numbers(names, own)))
     labels, probabilities = check_prediction("verifier", verifier.predict(picture), picture, own.id)
-    found = np.isin(labels, numbers)
-    if probabilities is not None:
-        there = [i for i in numbers if i < len(probabilities)]
-        found |= probabilities[there].sum(0, dtype=np.int32) >= LIKELY * 255
-    return choice.apart(found)
+    return choice.apart(choice.possible(labels, probabilities, numbers))
 
 
 def wanted(table: Table | None, verifier: Verifier) -> Groups:
@@ -124,6 +116,7 @@ def run(
     paint: Callable[[Scene], Image],
     sent: Cells,
     never: Cells,
+    qp: int = windows.QP,
     budget: float = BUDGET,
     table: Table | None = None,
 ) -> bytes:
@@ -137,6 +130,7 @@ def run(
         paint: the receiver, for a scene without windows.
         sent: the cells of the draft's windows, which stay.
         never: the cells that windows must not show.
+        qp: HEVC's, of all windows.
         budget: largest growth of the stream, as a share of its size, without the receipt.
         table: groups of objects; None: GROUPS.
 
@@ -151,7 +145,7 @@ def run(
     after, probable_after = _seen(windows.blend(painted, scene.windows), verifier, groups)
     found = _doubtful(probable_before, probable_after, groups)
     doubtful = [cells for region in found if (cells := region & ~never).any()]
-    payload = _within_budget(picture, draft, doubtful, sent, room)
+    payload = _within_budget(picture, draft, doubtful, sent, room, qp)
     if payload is not None:
         draft = dataclasses.replace(draft, windows=payload)
         after, _ = _seen(windows.blend(painted, draft.scene().windows), verifier, groups)
@@ -209,7 +203,7 @@ def _doubtful(before: list[Likely], after: list[Likely], groups: Groups) -> list
     found: list[tuple[float, Cells]] = []
     pairs = zip((*before, *after), (*after, *before), (*groups.values(),) * 2, strict=True)
     for one, other, group in pairs:
-        for region in regions(one >= LIKELY, SMALLEST * group.least(one.size)):
+        for region in regions(one >= choice.LIKELY, SMALLEST * group.least(one.size)):
             box = region.rows, region.columns
             probability, opposite = (float(p[box][region.shape].mean()) for p in (one, other))
             if probability - opposite >= LESS:
@@ -220,27 +214,41 @@ def _doubtful(before: list[Likely], after: list[Likely], groups: Groups) -> list
 
 
 def _within_budget(
-    picture: Image, draft: Draft, doubtful: list[Cells], cells: Cells, room: int
+    picture: Image, draft: Draft, doubtful: list[Cells], cells: Cells, room: int, qp: int
 ) -> bytes | None:
-    """The windows of `cells` and of the first doubtful regions, as many as fit into `room` more
-    bytes; None if no region fits."""
-    qp = windows.QP if cells.any() else QP
+    """The windows of `cells`, of the first doubtful regions that fit into `room` more bytes, and of
+    smaller ones after them; None if no region fits."""
     already = 0 if draft.windows is None else len(draft.windows) + CHUNK
     unions = np.logical_or.accumulate([cells, *doubtful])
     area = unions.sum((1, 2)).tolist()
-    best, rate = None, RATE
+    rate = RATE
     planes = draft.planes() if doubtful else None
-    low, high = 0, len(doubtful)  # low fits
+
+    def coded(shown: Cells) -> bytes | None:
+        """The payload, if it fits; sets the rate."""
+        nonlocal rate
+        with contextlib.suppress(InputError):  # too many windows, or too large an atlas
+            payload = windows.encode(picture, layout.rectangles(shown), planes, qp=qp)
+            rate = len(payload) / shown.sum()
+            if len(payload) + CHUNK - already <= room:
+                return payload
+        return None
+
+    best, low, high = None, 0, len(doubtful)  # low fits
     while low < high:
         estimate = bisect.bisect_right(area, (room + already) / rate) - 1
         count = min(max(estimate, low + 1), high)
-        places = layout.rectangles(unions[count])
-        payload = None
-        with contextlib.suppress(InputError):  # too many windows, or too large an atlas
-            payload = windows.encode(picture, places, planes, qp=qp)
-            rate = len(payload) / area[count]
-        if payload is not None and len(payload) + CHUNK - already <= room:
+        if (payload := coded(unions[count])) is not None:
             low, best = count, payload
         else:
             high = count - 1
+    shown, more = unions[low], []
+    for region in doubtful[low:]:
+        if ((wider := shown | region).sum()) * rate <= room + already:
+            shown = wider
+            more.append(region)
+    while more:
+        if (payload := coded(np.logical_or.reduce([unions[low], *more]))) is not None:
+            return payload
+        more.pop()
     return best

@@ -24,7 +24,9 @@ from PIL import features
 
 import sempic
 from sempic import api, bits, coarse, formats, models
+from sempic.check.objects import ids
 from sempic.coarse import hevc
+from sempic.critical import GROUPS
 from sempic.errors import InputError, install_hint, refused
 from sempic.evaluation import weights
 from sempic.options import BUNDLED, Models
@@ -235,6 +237,10 @@ class Sempic(PictureCodec):
             options = {"labels": "none"}
         elif self.variant == "checked":
             options = {"check": True}
+        elif self.variant == "kept":
+            palette = PALETTES[self._codec.segmenter.palette]
+            critical = [i for group in GROUPS.values() for i in ids(group, palette)]
+            options = {"keep": [palette.classes[i] for i in critical]}
         elif self.variant == "void":
             palette = PALETTES[self._codec.segmenter.palette]
             if palette.void is None:
@@ -403,9 +409,11 @@ VARIANTS = {
     "void": (", all void", "12 4 2 4"),
     "none": (", no labels", "12 6"),
     "checked": (", checked", "12 4 2 4 2 4"),
+    "kept": (", kept", "12 2 2 2 2 2"),
 }
 """Suffixes of "sempic+", with their titles and dashes: the segmenter's labels, human labels, a map
-that is all void, no map, and the segmenter's labels with `check=True`."""
+that is all void, no map, and the segmenter's labels with `check=True` or all critical classes in
+`keep`."""
 _COLOURS = ("#d1242f", "#bc4c00", "#bf3989", "#82071e")
 """Of ours, by the number of binary digits of the steps."""
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
+
+import numpy as np
 
 from sempic import codec, simplify
 from sempic.options import LOSSLESS, LabelQuality
-from sempic.palette import PALETTES
+from sempic.palette import PALETTES, translate
 from sempic.roles import Segmenter
 from sempic.scene import Image, LabelMap, Probabilities
 from sempic.segment import doubt
 from sempic.segment.stakes import decide
+from sempic.windows.choice import Mask, possible
 
 
 class Prediction(NamedTuple):
@@ -71,6 +74,13 @@ class Prediction(NamedTuple):
         found = self._replace(labels=labels).map_to_send(quality, importance)
         found = palette.settle(found, ignore_label)  # last: least risk finds it again
         return found if self.is_informative(found) else None
+
+    def may_show(self, classes: Collection[int], palette: int) -> Mask:
+        """Where one of these ids of a palette is the likeliest or not unlikely
+        (`windows.choice.possible`), bool (H, W)."""
+        own = np.arange(len(PALETTES[self.palette].classes), dtype=np.uint8)
+        ids = np.flatnonzero(np.isin(translate(own, self.palette, palette), list(classes)))
+        return possible(self.labels, self.probabilities, ids)
 
     def is_informative(self, sent: LabelMap) -> bool:
         """Whether the map that would be sent, uint8 (H, W), is worth its bits."""

@@ -21,7 +21,7 @@ from sempic.windows import layout
 from sempic.windows.choice import grown
 from sempic.windows.layout import CELL, MOST, Place, grid
 
-QP = 34
+QP = 28
 """Default QP of windows, HEVC's: docs/experiments/check.md."""
 FADE = 4
 """Width, in pixels, of a window's border that fades into the painted picture."""

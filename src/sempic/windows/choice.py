@@ -11,51 +11,49 @@ import numpy.typing as npt
 from sempic import checks
 from sempic.errors import InputError, naming
 from sempic.palette import Palette, folded, numbers
-from sempic.scene import LabelMap
+from sempic.scene import LabelMap, Probabilities
 from sempic.windows.layout import Cells, touched
 
 Box: TypeAlias = tuple[int, ...]
 """Left, top, width, height, in pixels."""
+Mask: TypeAlias = npt.NDArray[np.bool_]
+"""Pixels of a picture, (H, W)."""
 MARGIN = 3
 """Pixels around an object that its window covers, too: the window fades there."""
 APART = 4
 """Pixels around imagined objects that no window covers: maps are not exact to the pixel."""
+LIKELY = 0.25
+"""Probability from which a pixel may show what must not be missed."""
 _PEOPLE = ("person", "pedestrian", "rider", "bicyclist")
 """If one of these classes is to be imagined, all are: each shows people."""
 
 
-def kept(
-    labels: LabelMap | None,
-    palette: Palette,
-    classes: Collection[str] = (),
-    boxes: Collection[Box] = (),
-    *,
-    size: tuple[int, int],
-) -> Cells:
-    """The cells of all objects of the classes, and of the boxes.
+def kept(objects: Mask, boxes: Collection[Box] = ()) -> Cells:
+    """The cells of objects, by a mask of the picture's size, and of boxes.
 
-    Args:
-        labels: uint8 (height, width), or None: only boxes count.
-        palette: of the labels.
-        classes: names in this palette, or in another for the same thing (`palette.numbers`).
-        boxes: each at least partly in the picture.
-        size: (width, height) of the picture.
-
-    Raises InputError: a class that the palette does not have, a box outside the picture.
+    Raises InputError: a box outside the picture.
     """
-    width, height = size
-    mask = np.zeros((height, width), bool)
-    found = numbers(classes, palette)
-    if labels is not None:
-        mask |= grown(np.isin(labels, found), MARGIN)
+    mask = grown(objects, MARGIN)
     for box in boxes:
-        check_box(box, size)
+        check_box(box, mask.shape[::-1])
         x, y, w, h = box
         mask[max(y, 0) : y + h, max(x, 0) : x + w] = True
     return touched(mask)
 
 
-def check_box(box: Box, size: tuple[int, int]) -> None:
+def possible(labels: LabelMap, probabilities: Probabilities | None, ids: Collection[int]) -> Mask:
+    """Where a network sees one of the ids, or all together have a probability of LIKELY.
+
+    labels: uint8 (H, W). probabilities: of the ids, uint8 (C, H, W) in 1/255; None if unknown.
+    """
+    found = np.isin(labels, list(ids))
+    if probabilities is not None:
+        there = [i for i in ids if i < len(probabilities)]
+        found |= probabilities[there].sum(0, dtype=np.int32) >= LIKELY * 255
+    return found
+
+
+def check_box(box: Box, size: tuple[int, ...]) -> None:
     """Raises InputError unless a box is at least partly in a picture of (width, height) `size`."""
     width, height = size
     x, y, w, h = (checks.whole("a side of a box", value) for value in box)
@@ -63,20 +61,7 @@ def check_box(box: Box, size: tuple[int, int]) -> None:
         raise InputError(f"the box {x},{y},{w},{h} is not in the picture of {width}×{height}")
 
 
-def imagined(labels: LabelMap, palette: Palette, classes: Collection[str]) -> Cells:
-    """The cells that no window may cover, because their classes are only imagined.
-
-    Args:
-        labels: uint8 (height, width), by a segmenter.
-        palette: of the labels.
-        classes: names; one class of people stands for all.
-
-    Raises InputError: a class that the palette does not have.
-    """
-    return apart(np.isin(labels, imagined_numbers(classes, palette)))
-
-
-def apart(mask: npt.NDArray[np.bool_]) -> Cells:
+def apart(mask: Mask) -> Cells:
     """The cells that no window may cover, so that none shows pixels of a mask, (height, width)."""
     return touched(grown(mask, APART))
 
@@ -100,7 +85,7 @@ def imagined_numbers(classes: Collection[str], palette: Palette) -> list[int]:
     return found
 
 
-def grown(mask: npt.NDArray[np.bool_], pixels: int) -> npt.NDArray[np.bool_]:
+def grown(mask: Mask, pixels: int) -> Mask:
     """A mask, bool (H, W), dilated by a square of 2 · pixels + 1."""
     for axis in (0, 1):
         lines = np.moveaxis(mask, axis, 0)
