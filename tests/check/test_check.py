@@ -174,6 +174,25 @@ def test_smaller_regions_are_sent_where_the_first_does_not_fit(draft):
     assert not sent[large].any()
 
 
+def test_a_window_that_does_not_fit_is_coarser(draft):
+    def predict(image):
+        labels = np.zeros(SIZE, np.uint8)
+        labels[40:60, 90:110] = 6 * np.array_equal(image, IMAGE)
+        return labels, None
+
+    verifier = dataclasses.replace(VERIFIER, predict=predict)
+
+    def size(room, **options):
+        budget = (room + check.CHUNK + 0.5) / len(draft.pack())
+        stream = checked(draft, budget, verifier=verifier, **options)
+        return len(container.read(stream).windows or b"")
+
+    fine, coarser = size(9999), size(9999, qp=windows.QP + check.COARSER)
+    assert size(fine) == fine > coarser
+    assert size(fine - 1) == size(coarser) == coarser > 0
+    assert size(coarser - 1) == 0
+
+
 def test_windows_of_the_draft_stay(draft):
     sent = np.zeros(layout.grid(SIZE[1], SIZE[0])[::-1], bool)
     sent[0, 0] = True

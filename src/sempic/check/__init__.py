@@ -43,6 +43,8 @@ LESS = 0.1
 """A region is in doubt if its group is less probable in the other picture by at least this much."""
 SMALLEST = 0.7
 """Least size of a region, as a share of an object's least size."""
+COARSER = 4
+"""Added to the QP of windows if not even the smallest fits into the budget."""
 RATE = 6.0
 """First estimate of the bytes of a window's cell."""
 
@@ -130,7 +132,7 @@ def run(
         paint: the receiver, for a scene without windows.
         sent: the cells of the draft's windows, which stay.
         never: the cells that windows must not show.
-        qp: HEVC's, of all windows.
+        qp: HEVC's, of the draft's windows; added ones may be coarser if there are none.
         budget: largest growth of the stream, as a share of its size, without the receipt.
         table: groups of objects; None: GROUPS.
 
@@ -146,6 +148,8 @@ def run(
     found = _doubtful(probable_before, probable_after, groups)
     doubtful = [cells for region in found if (cells := region & ~never).any()]
     payload = _within_budget(picture, draft, doubtful, sent, room, qp)
+    if payload is None and not sent.any():  # better a coarser window than none
+        payload = _within_budget(picture, draft, doubtful, sent, room, min(qp + COARSER, 51))
     if payload is not None:
         draft = dataclasses.replace(draft, windows=payload)
         after, _ = _seen(windows.blend(painted, draft.scene().windows), verifier, groups)
