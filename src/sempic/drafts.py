@@ -83,8 +83,9 @@ class Drafts:
                 from sempic import check
 
                 self._never |= check.imagined(pixels, verifier, options.imagine, palette)
-        self._sent = sent & ~self._never
-        """The cells that the options send in windows."""
+        self._sent = layout.covered(sent & ~self._never, self._never)
+        """The cells that the options send in windows, and those between them if there are too many
+        windows."""
         to_send = options.keep or options.keep_boxes or options.check
         if plain.labels is None and options.imagine and to_send:
             warn("without a label map no window is sent: classes to imagine may be anywhere")

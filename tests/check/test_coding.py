@@ -142,13 +142,34 @@ def test_kept_boxes_scale_with_the_picture(codec):
     assert shown(codec.encode(IMAGE, labels="none", keep_boxes=[(0, 0, 1, 1)])) == [(0, 0, 8, 8)]
 
 
-def test_too_many_and_too_large_windows_are_refused_by_the_options_name(codec):
-    spots = [(x, y, 1, 1) for x in range(0, 512, 16) for y in range(0, 128, 16)]
-    wide = np.zeros((128, 512, 3), np.uint8)
+def test_more_windows_than_a_stream_may_have_are_joined(codec):
+    picture = np.zeros((128, 544, 3), np.uint8)
+    labels = np.zeros(picture.shape[:2], np.uint8)
+    labels[:, :8] = 8
+    spots = [(x, y, 1, 1) for x in range(32, 544, 16) for y in range(0, 128, 16)]
+    options = {"labels": labels, "imagine": "car"}
+    assert len(shown(codec.encode(picture, keep_boxes=spots[1:], **options))) == 255
+    stream = codec.encode(picture, keep_boxes=[(0, 0, 1, 1), *spots], **options)
+    sent = np.zeros(labels.shape, bool)
+    for window in (found := sempic.unpack(stream).windows):
+        height, width = window.picture.shape[:2]
+        sent[window.y : window.y + height, window.x : window.x + width] = True
+    assert len(found) < 255
+    assert all(sent[y, x] for x, y, *_ in spots)
+    assert not sent[:, :12].any()
+
+
+def test_windows_that_cannot_be_joined_and_too_large_ones_are_refused_by_the_options_name(codec):
+    tall, wide = np.zeros((8176, 24, 3), np.uint8), np.zeros((8, 4104, 3), np.uint8)
+    labels = np.zeros(tall.shape[:2], np.uint8)
+    labels[12::32] = 8  # a window between any two
+    everywhere = {"keep_boxes": [(0, 0, 24, 8176)]}
     with pytest.raises(InputError, match="keep, keep_boxes: a stream has 1…255 windows, not 256"):
-        codec.encode(wide, labels="none", keep_boxes=spots)
+        codec.encode(tall, labels=labels, imagine="car", **everywhere)
+    assert len(shown(codec.encode(wide, labels="none", keep_boxes=[(0, 0, 4104, 8)]))) == 2
+    large = np.broadcast_to(np.uint8(0), (4104, 4104, 3))
     with pytest.raises(InputError, match="must fit into 4096×4096 pixels"):
-        codec.encode(np.zeros((8, 4104, 3), np.uint8), labels="none", keep_boxes=[(0, 0, 4104, 8)])
+        codec.encode(large, labels="none", keep_boxes=[(0, 0, 4104, 4104)])
 
 
 def test_window_qp_is_the_precision_of_all_windows(codec):

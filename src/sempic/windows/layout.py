@@ -14,12 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from sempic.bits import Bits, packed, ue
+from sempic.coarse.planes import MAX_SIDE
 from sempic.errors import CorruptStream, LimitExceeded
 
 CELL = 8
 """Side of a cell, in pixels."""
 MOST = 255
 """Windows of a stream, at most."""
+LONGEST = MAX_SIDE // CELL
+"""Longest side of a window, in cells: that of the atlas."""
 
 Cells: TypeAlias = npt.NDArray[np.bool_]
 """bool (rows, columns), a value per cell of a picture; the last cells may exceed the picture."""
@@ -61,7 +64,7 @@ def touched(mask: npt.NDArray[np.bool_]) -> Cells:
 
 
 def rectangles(cells: Cells) -> list[Place]:
-    """Places that cover these cells exactly, without overlap.
+    """Places that cover these cells exactly, without overlap, none longer than LONGEST.
 
     They are sorted by falling height, then width, and so fill the atlas's shelves well.
     """
@@ -72,6 +75,22 @@ def rectangles(cells: Cells) -> list[Place]:
         places.append(max(_extended(left, x, y), key=lambda place: place.width * place.height))
         left[places[-1].inside] = False
     return sorted(places, key=lambda place: (-place.height, -place.width, place.y, place.x))
+
+
+def covered(cells: Cells, never: Cells) -> Cells:
+    """These cells and, if they take more than MOST rectangles, cells around them, except `never`.
+
+    Whole squares are taken, 2, 4, … cells wide, until MOST rectangles are enough or a square is as
+    large as the picture (and `never` still divides it).
+    """
+    found, side = cells, 1
+    while len(rectangles(found)) > MOST and side < max(cells.shape):
+        squares, side = cells, 2 * side
+        for axis, length in enumerate(cells.shape):
+            squares = np.logical_or.reduceat(squares, range(0, length, side), axis)
+            squares = squares.repeat(side, axis).take(range(length), axis)
+        found = squares & ~never
+    return found
 
 
 def atlas(sizes: Sequence[tuple[int, int]]) -> tuple[list[Place], int, int]:
@@ -131,10 +150,11 @@ def read(payload: bytes, columns: int, rows: int) -> tuple[list[Place], bool, in
 
 def _extended(left: Cells, x: int, y: int) -> Iterator[Place]:
     """Two rectangles of `left` from a cell: extended right, then down; and down, then right."""
-    width = _run(left[y, x:])
-    yield Place(x, y, width, _run(left[y:, x : x + width].all(1)))
-    height = _run(left[y:, x])
-    yield Place(x, y, _run(left[y : y + height, x:].all(0)), height)
+    left = left[y : y + LONGEST, x : x + LONGEST]
+    width = _run(left[0])
+    yield Place(x, y, width, _run(left[:, :width].all(1)))
+    height = _run(left[:, 0])
+    yield Place(x, y, _run(left[:height].all(0)), height)
 
 
 def _run(row: Any) -> int:
