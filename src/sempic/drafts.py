@@ -61,15 +61,16 @@ class Drafts:
         choice.check_apart(options.keep, options.imagine, palette)
         boxes = _scaled(options.keep_boxes, full, pixels.shape[:2])
 
-        def shown(classes: list[int], *maps: LabelMap) -> Mask:
+        def shown(classes: list[int], *maps: LabelMap | None) -> Mask:
             """Where one of these classes is in a map or, by the segmenter, in the picture."""
             mask = np.zeros(pixels.shape[:2], bool)
-            for labels in maps:
-                mask |= np.isin(labels, classes)
-            return mask | may_show(classes) if may_show and classes else mask
+            if classes:
+                for labels in maps:
+                    mask |= labels is not None and np.isin(labels, classes)
+                mask |= may_show is not None and may_show(classes)
+            return mask
 
-        sent_map = [] if plain.labels is None else [plain.labels]
-        sent = choice.kept(shown(numbers(options.keep, palette), *sent_map), boxes)
+        sent = choice.kept(shown(numbers(options.keep, palette), plain.labels), boxes)
         self._never: Cells
         """The cells that no window may touch."""
         if not options.imagine:
@@ -78,7 +79,7 @@ class Drafts:
             self._never = np.ones_like(sent)
         else:  # of objects that the sent map leaves out, too
             hidden = choice.imagined_numbers(options.imagine, palette)
-            self._never = choice.apart(shown(hidden, *sent_map, *seen))
+            self._never = choice.apart(shown(hidden, plain.labels, *seen))
             if verifier is not None:
                 from sempic import check
 

@@ -60,9 +60,9 @@ def shown(stream):
     return [(w.x, w.y, *w.picture.shape[:2]) for w in sempic.unpack(stream).windows]
 
 
-def covered(stream):
-    """Which pixels windows show."""
-    sent = np.zeros(LABELS.shape, bool)
+def covered(stream, size=LABELS.shape):
+    """Which pixels of a picture of (height, width) windows show."""
+    sent = np.zeros(size, bool)
     for x, y, height, width in shown(stream):
         sent[y : y + height, x : x + width] = True
     return sent
@@ -150,11 +150,8 @@ def test_more_windows_than_a_stream_may_have_are_joined(codec):
     options = {"labels": labels, "imagine": "car"}
     assert len(shown(codec.encode(picture, keep_boxes=spots[1:], **options))) == 255
     stream = codec.encode(picture, keep_boxes=[(0, 0, 1, 1), *spots], **options)
-    sent = np.zeros(labels.shape, bool)
-    for window in (found := sempic.unpack(stream).windows):
-        height, width = window.picture.shape[:2]
-        sent[window.y : window.y + height, window.x : window.x + width] = True
-    assert len(found) < 255
+    sent = covered(stream, labels.shape)
+    assert len(shown(stream)) < 255
     assert all(sent[y, x] for x, y, *_ in spots)
     assert not sent[:, :12].any()
 

@@ -246,13 +246,11 @@ def _within_budget(
             low, best = count, payload
         else:
             high = count - 1
-    shown, more = unions[low], []
+    wider = [unions[low]]
     for region in doubtful[low:]:
-        if ((wider := shown | region).sum()) * rate <= room + already:
-            shown = wider
-            more.append(region)
-    while more:
-        if (payload := coded(np.logical_or.reduce([unions[low], *more]))) is not None:
+        if (more := wider[-1] | region).sum() * rate <= room + already:
+            wider.append(more)
+    for shown in reversed(wider[1:]):
+        if (payload := coded(shown)) is not None:
             return payload
-        more.pop()
     return best

@@ -10,23 +10,19 @@ pixels, so that a shifted outline is no loss.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from sempic.critical import GROUPS, Group, Groups, Table, Tally
 from sempic.errors import InputError, naming
 from sempic.labels.regions import components
 from sempic.palette import Palette, numbers
 from sempic.scene import LabelMap
-from sempic.windows.choice import grown
+from sempic.windows.choice import Mask, grown
 
 KEPT = 0.4
 GROWN = 2
-
-Mask: TypeAlias = npt.NDArray[np.bool_]
-"""bool (H, W)."""
 
 
 class Region(NamedTuple):
@@ -136,6 +132,11 @@ def mask(labels: LabelMap, group: Group, palette: Palette) -> Mask:
 def ids(group: Group, palette: Palette) -> list[int]:
     """The ids of a group's classes in a palette."""
     return [i for i, name in enumerate(palette.classes) if name in group.classes]
+
+
+def critical_ids(palette: Palette) -> list[int]:
+    """The ids of the classes of all GROUPS in a palette."""
+    return [number for group in GROUPS.values() for number in ids(group, palette)]
 
 
 def bounds(mask: Mask) -> tuple[slice, slice]:

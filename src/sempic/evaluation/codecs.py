@@ -24,9 +24,8 @@ from PIL import features
 
 import sempic
 from sempic import api, bits, coarse, formats, models
-from sempic.check.objects import ids
+from sempic.check.objects import critical_ids
 from sempic.coarse import hevc
-from sempic.critical import GROUPS
 from sempic.errors import InputError, install_hint, refused
 from sempic.evaluation import weights
 from sempic.options import BUNDLED, Models
@@ -239,8 +238,7 @@ class Sempic(PictureCodec):
             options = {"check": True}
         elif self.variant == "kept":
             palette = PALETTES[self._codec.segmenter.palette]
-            critical = [i for group in GROUPS.values() for i in ids(group, palette)]
-            options = {"keep": [palette.classes[i] for i in critical]}
+            options = {"keep": [palette.classes[i] for i in critical_ids(palette)]}
         elif self.variant == "void":
             palette = PALETTES[self._codec.segmenter.palette]
             if palette.void is None:

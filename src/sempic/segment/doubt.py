@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sempic.check.objects import ids
+from sempic.check.objects import critical_ids, ids
 from sempic.critical import GROUPS
 from sempic.labels.regions import components
 from sempic.palette import PALETTES, Palette
@@ -87,9 +87,9 @@ def is_informative(labels: LabelMap, palette: int) -> bool:
     """Whether a map, uint8 (H, W), is worth its bits: False if one class takes all of it, or more
     than MOST without any critical class."""
     area = np.bincount(labels.ravel(), minlength=len(PALETTES[palette].classes))
-    critical = [i for group in GROUPS.values() for i in ids(group, PALETTES[palette])]
+    critical = area[critical_ids(PALETTES[palette])].any()
     most = area.max()
-    return bool(most <= MOST * labels.size or (most < labels.size and area[critical].any()))
+    return bool(most <= MOST * labels.size or (most < labels.size and critical))
 
 
 def void_where_unsure(labels: LabelMap, probabilities: Probabilities, palette: int) -> LabelMap:
