@@ -783,15 +783,15 @@ if __name__ == "__main__":
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="this system has no /proc")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
-def test_workers_end_with_their_parent(number, importable):
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL", "SIGINT"])
+def test_workers_end_with_their_parent(name, importable):
     Path("hold.py").write_text(HOLDS)
     with subprocess.Popen(
         [sys.executable, "hold.py"], start_new_session=True, stdout=-1, stderr=-1
     ) as parent:
         while not Path("started").exists():
             time.sleep(0.05)
-        parent.send_signal(number)
+        parent.send_signal(signal.Signals[name])
         try:
             parent.communicate(timeout=60)  # the workers hold the pipe as long as they live
         finally:

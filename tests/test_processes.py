@@ -188,8 +188,9 @@ WAITS = (
 )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_signals_unwind_and_set_the_exit_status(number):
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_signals_unwind_and_set_the_exit_status(name):
+    number = signal.Signals[name]
     with subprocess.Popen([sys.executable, "-c", WAITS], stdout=-1, stderr=-1) as process:
         assert process.stdout.readline() == b"begun\n"
         process.send_signal(number)
