@@ -330,6 +330,21 @@ def test_an_unknown_class_is_an_error_once_for_all_files(capsys, shots, options,
     assert not os.path.exists("out")
 
 
+def test_a_manifest_of_windows_has_the_names_of_other_systems(shots, monkeypatch):
+    monkeypatch.setattr("sempic.processes.WINDOWS", True)
+    Path("out").mkdir()
+    Path("out/0.sempic").touch()
+    record = {"path": r"shots\0.png", "output": r"out\0.sempic"}
+    with ExitStack() as held:
+        manifest = batch.Manifest(Path("m.jsonl"), {}, held)
+        manifest.add([record, {"path": r"shots\1.png", "error": "cannot read"}])
+    names = [(entry["file"], entry["output"]) for entry in entries("m.jsonl")]
+    assert names == [("shots/0.png", "out/0.sempic"), ("shots/1.png", None)]
+    todo = jobs.find(["shots/0.png"], "out/", accepted=(), suffix=".sempic")
+    with ExitStack() as held:
+        assert batch.Manifest(Path("m.jsonl"), {}, held).remaining(todo) == []
+
+
 def test_a_manifest_is_of_one_run_at_a_time(shots, capsys):
     pytest.importorskip("fcntl")
     path, record = Path("m.jsonl"), {"path": "a", "output": "a.sempic"}
