@@ -105,7 +105,7 @@ class JsonLines(logging.Formatter):
 
 
 def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000) -> None:
-    """Serve until SIGINT or SIGTERM, then finish accepted jobs; a second SIGINT ends at once.
+    """Serve until SIGINT, SIGTERM or SIGHUP, then finish accepted jobs; a second SIGINT ends at once.
 
     The log goes to stderr as JSON lines.
 
@@ -137,6 +137,9 @@ def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000) -> N
     # uvicorn raises the signal again at its end, when nothing is left to do.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
+    # A terminal that closes, of which uvicorn knows nothing; nohup ignores that.
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, server.handle_exit)
     try:
         server.run([listener])
     except InternalError as fault:
