@@ -857,6 +857,8 @@ def test_tars_that_cannot_be_coded_are_refused(capsys):
     assert cli.main(["encode", "b.tar", "-o", "c.tar"]) == 2
     assert not Path("c.tar").exists()
     refused(capsys, "encode a.tar -o c.tar --labels maps", "not for tars")
+    write_tar("b.tar", [("0.png", b"?"), ("0.cls", b"7"), ("0.cls", b"8")])  # as of tar -r
+    refused(capsys, "encode b.tar -o c.tar", "b.tar: 0.cls is in it twice\n")
 
 
 # ── files elsewhere ──────────────────────────────────────────────────────────────────────────
