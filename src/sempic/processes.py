@@ -146,7 +146,7 @@ def most() -> int:
 def child(target: Callable[..., None], *args: Any) -> tuple[Any, Connection]:
     """Start a process that runs target(pipe, *args); returns the process and our end of the pipe.
 
-    SIGINT, SIGTERM and SIGHUP are blocked during the start. Raises SempicError if the system refuses.
+    Signals are blocked during the start (`signals_held`). Raises SempicError if the system refuses.
     """
     context = multiprocessing.get_context("spawn")  # forks of threaded libraries hang
     with refused(SempicError, "cannot start a process"), signals_held():

@@ -163,7 +163,7 @@ def test_a_clip_becomes_a_sequence_and_an_animation(client):
     broken = client.post("/decode", content=answer.content[:40])
     refused(broken, 422, "CorruptStream", "no frame that can be decoded")
     assert "X-Notes" not in decoded.headers
-    *packets, lost, last, end = answer.content.split(b"\0")
+    *packets, _, last, end = answer.content.split(b"\0")
     damaged = client.post("/decode", content=b"\0".join([*packets, last, end]))
     said = "frames 2 to 3: each is lost or needs a frame that is lost"
     assert damaged.headers["X-Notes"] == said

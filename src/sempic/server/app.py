@@ -105,9 +105,9 @@ class JsonLines(logging.Formatter):
 
 
 def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000) -> None:
-    """Serve until SIGINT, SIGTERM or SIGHUP, then finish accepted jobs; a second SIGINT ends at once.
+    """Serve until a signal, then finish accepted jobs; a second SIGINT ends at once.
 
-    The log goes to stderr as JSON lines.
+    Signals are SIGINT, SIGTERM and SIGHUP. The log goes to stderr as JSON lines.
 
     Raises InputError for a port out of range, OutputError if the address is not available, and
     ModelError if a model cannot be loaded.
