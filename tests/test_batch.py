@@ -330,6 +330,21 @@ def test_an_unknown_class_is_an_error_once_for_all_files(capsys, shots, options,
     assert not os.path.exists("out")
 
 
+def test_a_manifest_of_windows_has_the_names_of_other_systems(shots, monkeypatch):
+    monkeypatch.setattr("sempic.processes.WINDOWS", True)
+    Path("out").mkdir()
+    Path("out/0.sempic").touch()
+    record = {"path": r"shots\0.png", "output": r"out\0.sempic"}
+    with ExitStack() as held:
+        manifest = batch.Manifest(Path("m.jsonl"), {}, held)
+        manifest.add([record, {"path": r"shots\1.png", "error": "cannot read"}])
+    names = [(entry["file"], entry["output"]) for entry in entries("m.jsonl")]
+    assert names == [("shots/0.png", "out/0.sempic"), ("shots/1.png", None)]
+    todo = jobs.find(["shots/0.png"], "out/", accepted=(), suffix=".sempic")
+    with ExitStack() as held:
+        assert batch.Manifest(Path("m.jsonl"), {}, held).remaining(todo) == []
+
+
 def test_a_manifest_is_of_one_run_at_a_time(shots, capsys):
     pytest.importorskip("fcntl")
     path, record = Path("m.jsonl"), {"path": "a", "output": "a.sempic"}
@@ -783,15 +798,15 @@ if __name__ == "__main__":
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="this system has no /proc")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
-def test_workers_end_with_their_parent(number, importable):
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL", "SIGINT"])
+def test_workers_end_with_their_parent(name, importable):
     Path("hold.py").write_text(HOLDS)
     with subprocess.Popen(
         [sys.executable, "hold.py"], start_new_session=True, stdout=-1, stderr=-1
     ) as parent:
         while not Path("started").exists():
             time.sleep(0.05)
-        parent.send_signal(number)
+        parent.send_signal(signal.Signals[name])
         try:
             parent.communicate(timeout=60)  # the workers hold the pipe as long as they live
         finally:
@@ -842,6 +857,8 @@ def test_tars_that_cannot_be_coded_are_refused(capsys):
     assert cli.main(["encode", "b.tar", "-o", "c.tar"]) == 2
     assert not Path("c.tar").exists()
     refused(capsys, "encode a.tar -o c.tar --labels maps", "not for tars")
+    write_tar("b.tar", [("0.png", b"?"), ("0.cls", b"7"), ("0.cls", b"8")])  # as of tar -r
+    refused(capsys, "encode b.tar -o c.tar", "b.tar: 0.cls is in it twice\n")
 
 
 # ── files elsewhere ──────────────────────────────────────────────────────────────────────────

@@ -365,7 +365,7 @@ class Codec:
         def may_show(ids: Collection[int]) -> Mask:
             return doubled(prediction.may_show(ids, plain.palette).view(np.uint8)).view(bool)
 
-        if _knows_too_little(prediction):
+        if options.label_quality != LOSSLESS and _knows_too_little(prediction):
             return plain, [], may_show
         mapped = dataclasses.replace(plain, halved=halved)
         coding = None
@@ -400,7 +400,9 @@ class Codec:
     def _predict(self, pixels: Image, options: EncodeOptions) -> Prediction:
         from sempic.segment.prediction import predict
 
-        return predict(self.segmenter, pixels, options.found_quality, options.ignore_label)
+        simplified = options.label_quality != LOSSLESS
+        probable = simplified or bool(options.keep or options.imagine)
+        return predict(self.segmenter, pixels, options.ignore_label, probable=probable)
 
     def decode(
         self,

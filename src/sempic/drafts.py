@@ -122,7 +122,8 @@ class Drafts:
         if (least := most(self._size(levels[0]), 0)) > target:
             least = math.ceil(least * 10**digits) / 10**digits  # can be reached itself
             checked = ", with a check's receipt" if options.check else ""
-            ways = ["no label map (--labels none)"] * (self._plain.labels is not None)
+            ways = ["less to keep, a higher --window-qp"] * bool(self._sent.any())
+            ways += ["no label map (--labels none)"] * (self._plain.labels is not None)
             ways += ["a lower --max-side"] * (unit == "bytes")
             advice = f"; {' or '.join(ways)} may take less" if ways else ""
             raise RateError(

@@ -105,12 +105,13 @@ def no_real_time() -> Iterator[None]:
 
 @contextlib.contextmanager
 def signals_held() -> Iterator[None]:
-    """Blocks SIGINT and SIGTERM, also in processes that start within the block."""
+    """Blocks SIGINT, SIGTERM and SIGHUP, also in processes that start within the block."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
     resource_tracker.ensure_running()  # multiprocessing's; its start would unblock them
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    numbers = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield
     finally:
@@ -145,7 +146,7 @@ def most() -> int:
 def child(target: Callable[..., None], *args: Any) -> tuple[Any, Connection]:
     """Start a process that runs target(pipe, *args); returns the process and our end of the pipe.
 
-    SIGINT and SIGTERM are blocked during the start. Raises SempicError if the system refuses.
+    Signals are blocked during the start (`signals_held`). Raises SempicError if the system refuses.
     """
     context = multiprocessing.get_context("spawn")  # forks of threaded libraries hang
     with refused(SempicError, "cannot start a process"), signals_held():
@@ -159,7 +160,7 @@ def child(target: Callable[..., None], *args: Any) -> tuple[Any, Connection]:
 def end_with_parent() -> None:
     """Make this process of `child` end in order at SIGTERM and when its parent ends.
 
-    SIGINT stays blocked (`signals_held`), on Windows it is ignored.
+    SIGINT and SIGHUP stay blocked (`signals_held`); on Windows SIGINT is ignored.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     if hasattr(signal, "pthread_sigmask"):

@@ -127,6 +127,21 @@ def test_what_may_be_of_a_kept_class_is_sent_whatever_the_map_says(certain, opti
     assert both.mean() < 0.2
 
 
+@pytest.mark.parametrize("certain", [250, 150])
+def test_a_lossless_map_changes_nothing_of_what_may_be_kept_or_imagined(certain):
+    coder = sempic.Codec(Doubtful(certain), Blurred())
+    lossless = {"label_quality": "lossless"}
+    plain = sempic.unpack(coder.encode(IMAGE, **lossless)).labels
+    assert np.array_equal(plain, coder.segmenter(IMAGE))
+    kept = coder.encode(IMAGE, keep=["person", "rider"], **lossless)
+    assert np.array_equal(sempic.unpack(kept).labels, plain)
+    assert covered(kept)[Doubtful.person].all()
+    box = {"keep_boxes": [(0, 0, 128, 96)]}
+    sent = covered(coder.encode(IMAGE, imagine="person", **lossless, **box))
+    assert not sent[Doubtful.person].any()
+    assert sent.mean() > 0.7
+
+
 def test_what_may_be_of_an_imagined_class_is_in_no_window():
     coder, everything = sempic.Codec(Doubtful(), Blurred()), {"keep_boxes": [(0, 0, 128, 96)]}
     sent = covered(coder.encode(IMAGE, imagine="person", **everything))

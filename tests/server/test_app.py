@@ -57,8 +57,9 @@ def serving(folder, seconds, **more):
         stop.cancel()
 
 
-def test_accepted_requests_are_answered_after_sigterm(tmp_path):
-    """Service managers send SIGTERM to the whole process group."""
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_accepted_requests_are_answered_after_a_signal(tmp_path, name):
+    """Service managers and terminals send it to the whole process group."""
     with serving(tmp_path, 100, start_new_session=True) as (process, url, lines):
         answers = {}
 
@@ -72,7 +73,7 @@ def test_accepted_requests_are_answered_after_sigterm(tmp_path):
             thread.start()
         while "sempic_jobs_accepted 2.0" not in httpx.get(f"{url}/metrics", timeout=60).text:
             time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGTERM)
+        os.killpg(process.pid, signal.Signals[name])
         with contextlib.suppress(httpx.TransportError):
             while True:  # until it accepts no more
                 httpx.get(f"{url}/healthz", timeout=60)

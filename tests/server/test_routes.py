@@ -162,6 +162,11 @@ def test_a_clip_becomes_a_sequence_and_an_animation(client):
         refused(refusal, 422, "InputError", "decoded to png or webp")
     broken = client.post("/decode", content=answer.content[:40])
     refused(broken, 422, "CorruptStream", "no frame that can be decoded")
+    assert "X-Notes" not in decoded.headers
+    *packets, _, last, end = answer.content.split(b"\0")
+    damaged = client.post("/decode", content=b"\0".join([*packets, last, end]))
+    said = "frames 2 to 3: each is lost or needs a frame that is lost"
+    assert damaged.headers["X-Notes"] == said
 
 
 def test_unusable_and_large_clips_are_refused(client):

@@ -8,7 +8,7 @@ from collections import defaultdict
 from contextlib import ExitStack
 from pathlib import Path
 
-from sempic import files
+from sempic import files, processes
 from sempic.batch.work import Record, json_line
 from sempic.errors import JSON_FAULTS, InputError, OutputError, naming, refused
 from sempic.jobs import Job, exists, read
@@ -75,7 +75,7 @@ class Manifest:
         return [job for job in jobs if not self._is_done(job)]
 
     def _is_done(self, job: Job) -> bool:
-        coded = self._done.get(readable(str(job.target)))
+        coded = self._done.get(_name(str(job.target)))
         if coded is None or job.target is None or job.source is None or not exists(job.target):
             return False
         # The record of a tar names one of its members.
@@ -84,15 +84,20 @@ class Manifest:
 
     def lacking(self, jobs: list[Job]) -> int:
         """Number of jobs whose output tar lacks members that failed."""
-        return sum(bool(self._failed.get(readable(str(job.target)))) for job in jobs)
+        return sum(bool(self._failed.get(_name(str(job.target)))) for job in jobs)
 
     def add(self, records: list[Record]) -> None:
         """Append whole lines or nothing. Raises OutputError, also for a file that another run has
         begun meanwhile."""
         if not records:
             return
-        keys = ("output", "bytes", "bpp", "seconds", "error", "receipt")
-        entries = [{"file": r["path"]} | {k: r.get(k) for k in keys} for r in records]
+        keys = ("bytes", "bpp", "seconds", "error", "receipt")
+        entries = [
+            {"file": _name(r["path"])}
+            | {"output": _name(r["output"]) if "output" in r else None}
+            | {k: r.get(k) for k in keys}
+            for r in records
+        ]
         text = self._head + "".join(json_line(entry) + "\n" for entry in entries)
         with refused(OutputError, f"{self._path}: cannot write"):
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,6 +107,11 @@ class Manifest:
         if not self._exists:
             self._held.enter_context(files.locked(self._path))
         self._head, self._half, self._exists = "", 0, True
+
+
+def _name(path: str) -> str:
+    """The path of a file as in manifests, which are the same on every system."""
+    return readable(path.replace("\\", "/") if processes.WINDOWS else path)
 
 
 def _differing(before: Record, now: Record) -> str:

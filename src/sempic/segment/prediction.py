@@ -88,16 +88,18 @@ class Prediction(NamedTuple):
 
 
 def predict(
-    segmenter: Segmenter, pixels: Image, quality: LabelQuality, ignore_label: int | None = None
+    segmenter: Segmenter, pixels: Image, ignore_label: int | None = None, *, probable: bool = True
 ) -> Prediction:
     """Runs a segmenter on a picture, uint8 (H, W, 3); an `ignore_label` outside the palette
     becomes void.
+
+    probable: ask for probabilities, which takes time.
 
     Raises ModelError if the output is no label map of the segmenter's palette, or its
     probabilities are malformed.
     """
     image = pixels.copy()  # a segmenter may work in place; `pixels` are coded as well
-    output = (segmenter(image), None) if quality == LOSSLESS else segmenter.predict(image)
+    output = segmenter.predict(image) if probable else (segmenter(image), None)
     palette = segmenter.palette
     found = codec.check_prediction("segmenter", output, pixels, palette, ignore_label)
     return Prediction(*found, palette, segmenter.voids)

@@ -250,7 +250,7 @@ class Sender:
 
     def _predict(self, painted: Image) -> Prediction:
         self._labels_due = self._segment_every
-        return predict(self._segmenter, painted, self._options.found_quality)
+        return predict(self._segmenter, painted, probable=self._stable is not None)
 
     def _labels(
         self, prediction: Prediction | None, expected: Expected, *, key: bool

@@ -1,7 +1,8 @@
-"""Contents of a sequence and the bytes of each part."""
+"""Contents of a sequence, the bytes of each part, and what a decoder lost."""
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections.abc import Iterator
 from typing import Any
@@ -10,9 +11,12 @@ from sempic import checks
 from sempic.errors import CorruptStream
 from sempic.palette import shown_name
 from sempic.sequence import stream
-from sempic.sequence.pack import Course, check_head
+from sempic.sequence.pack import NEEDS_LOST, Course, Unpacker, check_head
 from sempic.sequence.parity import Mender
 from sempic.sequence.stream import Damage, Frame, Head, Packet, Parity
+
+_MAX_RANGES, _MAX_REASONS = 10, 3
+"""The most ranges of lost frames, and other reasons, that a message names."""
 
 
 def info(data: bytes) -> dict[str, Any]:
@@ -98,3 +102,32 @@ class Summary:
             "overhead": size - sum(self._chunks.values()),
             "sizes": list(self._sizes),
         }
+
+
+def damage(unpacker: Unpacker) -> str:
+    """What was lost or damaged, for people, on one line; "": nothing."""
+    lost = unpacker.course.lost
+    reasons = dict.fromkeys(re.sub(r"^frame \d+: ", "", note) for note in unpacker.damage)
+    reasons.pop(NEEDS_LOST, None)
+    parts = list(reasons)[:_MAX_REASONS]
+    if lost:
+        why = f"it is lost, or {NEEDS_LOST}"
+        if _total(lost) > 1:
+            why = "each is lost or needs a frame that is lost"
+        parts.insert(0, f"{_listed(lost)}: {why}")
+    return "; ".join(parts)
+
+
+def _total(ranges: list[range]) -> int:
+    return sum(map(len, ranges))
+
+
+def _listed(ranges: list[range]) -> str:
+    """Numbers of frames for people, such as "frames 1, 3 to 12"."""
+    shown = [
+        f"{numbers.start} to {numbers.stop - 1}" if len(numbers) > 1 else str(numbers.start)
+        for numbers in ranges[:_MAX_RANGES]
+    ]
+    count = _total(ranges)
+    more = f" and others, {count} in all" if len(ranges) > _MAX_RANGES else ""
+    return f"frame{'s' if count > 1 else ''} {', '.join(shown)}{more}"

@@ -105,9 +105,9 @@ class JsonLines(logging.Formatter):
 
 
 def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000) -> None:
-    """Serve until SIGINT or SIGTERM, then finish accepted jobs; a second SIGINT ends at once.
+    """Serve until a signal, then finish accepted jobs; a second SIGINT ends at once.
 
-    The log goes to stderr as JSON lines.
+    Signals are SIGINT, SIGTERM and SIGHUP. The log goes to stderr as JSON lines.
 
     Raises InputError for a port out of range, OutputError if the address is not available, and
     ModelError if a model cannot be loaded.
@@ -137,6 +137,9 @@ def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000) -> N
     # uvicorn raises the signal again at its end, when nothing is left to do.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
+    # A terminal that closes, of which uvicorn knows nothing; nohup ignores that.
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, server.handle_exit)
     try:
         server.run([listener])
     except InternalError as fault:

@@ -21,11 +21,12 @@ from sempic import api, coarse, codec, container, pictures, sequence
 from sempic.batch.work import noting, part_of
 from sempic.container import SEQUENCE_MAGIC
 from sempic.critical import FoundObject
-from sempic.errors import ImageError, InputError, LimitExceeded, RateError, SempicWarning
+from sempic.errors import ImageError, InputError, LimitExceeded, RateError, SempicWarning, warn
 from sempic.options import Models
 from sempic.palette import PALETTES
 from sempic.scene import Image, Scene, half_map
 from sempic.sequence.painter import Painter
+from sempic.sequence.summary import damage
 from sempic.sequence.video import Source
 
 SHRINK = 8
@@ -145,6 +146,8 @@ class Coder:
         parts = (part(moment.scene) for moment in moments)
         decoded = list(self._limited(painter.paint_all(moments) if only is None else parts))
         assert unpacker.head is not None
+        if found := damage(unpacker):
+            warn(found)
         writer_options = {"quality": 85, "method": 1} if format == "webp" else {}
         rate = float(unpacker.head.rate)
         return pictures.animation(decoded, rate, format.upper(), **writer_options)

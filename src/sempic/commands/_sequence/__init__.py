@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sempic import api, batch, fields, processes, progress, sequence
 from sempic.commands._files import only_for
 from sempic.commands._sequence import sources, targets
-from sempic.commands._sequence.report import damage, details, summary
+from sempic.commands._sequence.report import details, summary
 from sempic.errors import InputError, OutputError, naming, notes_to
 from sempic.jobs import apart, is_stdout, need_local
 from sempic.options import DecodeOptions, EncodeOptions
@@ -129,7 +129,7 @@ def decodes(args: argparse.Namespace) -> bool:
 def decode(args: argparse.Namespace) -> int:
     from sempic.sequence.pack import Unpacker
     from sempic.sequence.painter import Painter
-    from sempic.sequence.summary import Summary
+    from sempic.sequence.summary import Summary, damage
 
     (name,) = args.inputs
     _refuse(args, "only", "uncertainty", "samples")
@@ -153,7 +153,7 @@ def decode(args: argparse.Namespace) -> int:
             for picture in itertools.chain([first], pictures):
                 write(picture)
                 advance()
-    if found := damage(unpacker.course.lost, unpacker.damage):
+    if found := damage(unpacker):
         processes.say(f"{name}: {found}")
     _report(args, name, target, read.info(unpacker.course), start)
     return 0

@@ -2,45 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from typing import Any
 
 from sempic import processes
-
-_MAX_RANGES, _MAX_REASONS = 10, 3
-"""The most ranges of lost frames, and other reasons, that a message names."""
-
-
-def damage(lost: list[range], notes: Iterable[str]) -> str:
-    """Lost frames and other damage on one line; "" without damage. lost: `Course.lost`. notes:
-    `Unpacker.damage`."""
-    from sempic.sequence.pack import NEEDS_LOST
-
-    reasons = dict.fromkeys(re.sub(r"^frame \d+: ", "", note) for note in notes)
-    reasons.pop(NEEDS_LOST, None)
-    parts = list(reasons)[:_MAX_REASONS]
-    if lost:
-        why = f"it is lost, or {NEEDS_LOST}"
-        if _total(lost) > 1:
-            why = "each is lost or needs a frame that is lost"
-        parts.insert(0, f"{_listed(lost)}: {why}")
-    return "; ".join(parts)
-
-
-def _total(ranges: list[range]) -> int:
-    return sum(map(len, ranges))
-
-
-def _listed(ranges: list[range]) -> str:
-    """Numbers of frames for people, such as "frames 1, 3 to 12"."""
-    shown = [
-        f"{numbers.start} to {numbers.stop - 1}" if len(numbers) > 1 else str(numbers.start)
-        for numbers in ranges[:_MAX_RANGES]
-    ]
-    count = _total(ranges)
-    more = f" and others, {count} in all" if len(ranges) > _MAX_RANGES else ""
-    return f"frame{'s' if count > 1 else ''} {', '.join(shown)}{more}"
 
 
 def _counted(number: int, what: str) -> str:
