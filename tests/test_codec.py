@@ -35,6 +35,12 @@ def test_payloads_of_any_byte_type_are_packed_alike(kind):
     assert pack(width=32, height=24, labels=LABELS, coarse=kind(COARSE)) == STREAM
 
 
+@pytest.mark.parametrize("part", ["coarse", "windows"])
+def test_decoded_parts_are_no_payloads(part):
+    with pytest.raises(InputError, match=f"^{part} is bytes of sempic.{part}.encode, not Coarse$"):
+        pack(width=32, height=24, labels=LABELS, **{part: unpack(STREAM).coarse})
+
+
 @pytest.mark.parametrize("size", [(1, 1), (2, 7), (23, 32), (24, 31)])
 def test_halved_labels_survive_a_round_trip(size):
     height, width = size

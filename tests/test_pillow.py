@@ -42,6 +42,8 @@ def test_options_of_save_and_load():
     picture.load(steps=2, seed=9)
     assert np.array(picture)[0, 0].tolist() == [LABELS[0, 0], 2, 9]
     picture.load()  # the second call does nothing
+    with pytest.raises(ValueError, match="decoded or closed: open the file again"):
+        picture.load(steps=3)
     assert picture.getpixel((0, 0))[1] == 2
 
 

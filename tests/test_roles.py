@@ -9,6 +9,7 @@ from sempic import receive, roles, segment
 from sempic.check import Verifier
 from sempic.fields import of
 from sempic.options import DecodeOptions
+from sempic.palette import CITYSCAPES
 
 IMAGE, LABELS = street(48, 64)
 STREAM = sempic.pack(width=64, height=48, labels=LABELS)
@@ -41,6 +42,29 @@ def test_a_function_receives_the_controls_it_accepts():
     segmenter = roles.as_segmenter(lambda image: image[..., 0])
     assert (segmenter.palette, segmenter.voids) == (1, False)
     assert segmenter.predict(IMAGE)[1] is None
+
+
+def test_a_function_keeps_the_attributes_of_the_interface_that_it_has():
+    def segmenter(image):
+        return np.full(image.shape[:2], 18, np.uint8)  # of Cityscapes; CamVid has no 18
+
+    segmenter.palette = CITYSCAPES.id
+    codec = sempic.Codec(segmenter)
+    assert sempic.unpack(codec.encode(IMAGE, label_quality="lossless")).palette == CITYSCAPES.id
+    segmenter.voids = True
+    segmenter.predict = lambda image: (segmenter(image), "probabilities")
+    assert roles.as_segmenter(segmenter).voids
+    assert roles.as_segmenter(segmenter).predict(IMAGE)[1] == "probabilities"
+
+    def receiver(scene, **controls):
+        return picture(scene)
+
+    receiver.model_id, receiver.controls = 3, {"seed"}
+    codec = sempic.Codec(FakeSegmenter(), receiver)
+    with pytest.raises(sempic.ModelError, match="has no steps"):
+        codec.decode(STREAM, steps=2)
+    with pytest.warns(sempic.SempicWarning, match="for receiver 2; this is receiver 3"):
+        codec.decode(codec.encode(IMAGE, model=2))
 
 
 @pytest.mark.parametrize("quality", [3, "lossless"])

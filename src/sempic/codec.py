@@ -17,7 +17,7 @@ from sempic import coarse as coarse_codecs
 from sempic import texture as textures
 from sempic.container import MAX_PIXELS, Container
 from sempic.critical import Receipt
-from sempic.errors import CorruptStream, LabelMapError, ModelError, naming, warn
+from sempic.errors import CorruptStream, InputError, LabelMapError, ModelError, naming, warn
 from sempic.palette import CAMVID, PALETTES, by_id
 from sempic.scene import Coarse, Image, LabelMap, Probabilities, Scene, Window, half_map
 from sempic.texture import Texture
@@ -58,9 +58,9 @@ class Draft:
                 height=self.height,
                 palette=self.palette,
                 model=self.model,
-                coarse=None if self.coarse is None else checks.stream(self.coarse),
+                coarse=_payload("coarse", self.coarse),
                 coarse_type=coarse_codecs.CODECS[self.coarse_codec].chunk,
-                windows=None if self.windows is None else checks.stream(self.windows),
+                windows=_payload("windows", self.windows),
                 labels=self._packed_labels(),
                 halved=self.halved,
                 receipt=None if self.receipt is None else critical.write(self.receipt),
@@ -119,6 +119,13 @@ class Draft:
         )
 
 
+def _payload(part: str, value: Any) -> bytes | None:
+    """A payload as bytes; raises InputError for other types, such as the decoded planes."""
+    if not isinstance(value, (bytes, bytearray, memoryview, type(None))):
+        raise InputError(f"{part} is bytes of sempic.{part}.encode, not {type(value).__name__}")
+    return None if value is None else bytes(value)
+
+
 def pack(
     *,
     width: int,
@@ -155,7 +162,7 @@ def pack(
     Raises:
         LabelMapError: labels of another shape or type, with ids outside the palette, or `halved`
             labels that differ within 2×2 pixels.
-        InputError: a size or id outside the format's range.
+        InputError: a size or id outside the format's range, a payload that is not bytes.
     """
     return Draft(**locals()).pack()
 

@@ -253,6 +253,9 @@ class EncodeOptions(SenderOptions):
         for name in ("critical", "check_budget"):
             if not self.check and getattr(self, name) != self.usual(name):
                 raise InputError(f"{name} needs check, which is off")
+        windowed = self.keep or self.keep_boxes or self.check
+        if not windowed and self.window_qp != self.usual("window_qp"):
+            raise InputError("window_qp needs windows, by keep, keep_boxes or check")
 
     @property
     def targeted(self) -> bool:

@@ -354,7 +354,8 @@ def _check_size(width: int, height: int) -> None:
         )
     if width * height > MAX_PIXELS:
         raise SizeError(
-            f"{width}×{height} is more than the limit of {MAX_PIXELS} pixels; make it smaller first"
+            f"{width}×{height} is more than the limit of {MAX_PIXELS} pixels, which max_side does "
+            "not lift; make it smaller first"
         )
 
 

@@ -53,7 +53,9 @@ class SempicImageFile(ImageFile.ImageFile):
         self._stream = stream
 
     def load(self, **options: Any) -> Any:
-        """Decode the pixels at the first call; options (steps, seed, …) of `sempic.decode`."""
+        """Decode the pixels at the first call; options (steps, seed, …) of `sempic.decode`.
+
+        Raises ValueError for options that come later: they would have no effect."""
         if self._stream is not None:
             try:
                 picture = api.decode(self._stream, **options)
@@ -65,6 +67,8 @@ class SempicImageFile(ImageFile.ImageFile):
             if self._exclusive_fp and self.fp is not None:
                 self.fp.close()
             self.fp = None
+        elif options:
+            raise ValueError("the picture is decoded or closed: open the file again for options")
         return PIL.Image.Image.load(self)
 
     def close(self) -> None:

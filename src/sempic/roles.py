@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from sempic.palette import CAMVID
@@ -45,41 +44,45 @@ class Receiver(Protocol):
         controls."""
 
 
-@dataclass
 class FunctionSegmenter:
-    """A function as a segmenter of one palette without probabilities."""
+    """A function as a segmenter. Attributes of `Segmenter` that it lacks: CamVid's palette, no void
+    for uncertain pixels, no probabilities."""
 
-    function: Callable[[Image], LabelMap]
-    palette: int = CAMVID.id
-    voids: bool = False
+    def __init__(self, function: Callable[[Image], LabelMap]) -> None:
+        self.function = function
+        self.palette: int = getattr(function, "palette", CAMVID.id)
+        self.voids: bool = getattr(function, "voids", False)
 
     def __call__(self, image: Image) -> LabelMap:
         return self.function(image)
 
     def predict(self, image: Image) -> tuple[LabelMap, Probabilities | None]:
-        return self.function(image), None
+        own = getattr(self.function, "predict", lambda image: (self.function(image), None))
+        predicted: tuple[LabelMap, Probabilities | None] = own(image)
+        return predicted
 
 
 class FunctionReceiver:
-    """A function as a receiver; its arguments determine the supported controls."""
-
-    model_id: int | None = None
+    """A function as a receiver. Attributes of `Receiver` that it lacks: no number, and the controls
+    that its arguments name."""
 
     def __init__(self, function: Callable[..., Image]) -> None:
         self.function = function
+        self.model_id: int | None = getattr(function, "model_id", None)
         arguments: Iterable[inspect.Parameter] = ()
         with contextlib.suppress(ValueError):  # functions in C may have no signature
             arguments = inspect.signature(function).parameters.values()
         any_name = any(a.kind is a.VAR_KEYWORD for a in arguments)
         named = {a.name for a in arguments if a.kind is not a.POSITIONAL_ONLY}
-        self.controls = frozenset(CONTROLS if any_name else named.intersection(CONTROLS))
+        found = CONTROLS if any_name else named.intersection(CONTROLS)
+        self.controls = frozenset(getattr(function, "controls", found))
 
     def __call__(self, scene: Scene, **controls: Any) -> Image:
         return self.function(scene, **controls)
 
 
 def as_segmenter(given: Segmenter | Callable[[Image], LabelMap]) -> Segmenter:
-    """A segmenter unchanged, a function as a segmenter of CamVid's classes."""
+    """A segmenter unchanged, a function as a segmenter."""
     return given if isinstance(given, Segmenter) else FunctionSegmenter(given)
 
 

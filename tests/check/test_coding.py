@@ -184,6 +184,16 @@ def test_windows_that_cannot_be_joined_and_too_large_ones_are_refused_by_the_opt
         codec.encode(large, labels="none", keep_boxes=[(0, 0, 4104, 4104)])
 
 
+def test_window_qp_without_windows_is_refused(tmp_path, capsys):
+    picture = tmp_path / "a.png"
+    PIL.Image.fromarray(IMAGE).save(picture)
+    assert cli.main(["encode", str(picture), "--window-qp", "30"]) == 2
+    said = capsys.readouterr().err
+    assert said == "sempic: window_qp needs windows, by keep, keep_boxes or check\n"
+    for wanted in ({"keep": "car"}, {"keep_boxes": [(0, 0, 8, 8)]}, {"check": True}):
+        EncodeOptions(window_qp=30, **wanted)
+
+
 def test_window_qp_is_the_precision_of_all_windows(codec):
     sizes, errors = [], []
     for options in ({"window_qp": 40}, {}, {"window_qp": 28}, {"window_qp": 4}):

@@ -43,7 +43,8 @@ def test_large_bodies_and_pictures_are_refused(client):
     out = io.BytesIO()
     PIL.Image.new("1", (8192, 8193)).save(out, "PNG")  # more pixels than any stream has
     for path in ("/encode", "/encode?max_side=64", "/compare?bytes=99"):
-        refused(client.post(path, content=out.getvalue()), 413, "SizeError", "8192×8193")
+        answer = client.post(path, content=out.getvalue())
+        refused(answer, 413, "SizeError", "8192×8193", "which max_side does not lift")
     files = {"sempic": stream(), "labels": out.getvalue()}
     refused(client.post("/relabel", files=files), 413, "SizeError", "8192×8193")
 

@@ -32,6 +32,7 @@ def test_wrong_query_parameters_are_named(client):
         ({"importance": "ghost=2"}, "importance: class 'ghost' is not one of palette camvid: "),
         ({"importance": "car:2"}, "importance: 'car:2' is not NAME=NUMBER"),
         ({"check_budget": 0.1}, "check_budget needs check, which is off"),
+        ({"window_qp": 30}, "window_qp needs windows, by keep, keep_boxes or check"),
     ):
         refused(client.post("/encode", params=query, content=png()), 422, "InputError", message)
     refused(client.post("/encode", params={"target_bpp": "nan"}, content=png()), 422, "InputError")
