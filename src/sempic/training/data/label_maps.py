@@ -64,8 +64,8 @@ def maps_of(
             np.savez(file, **_rendered(sources, classes, segmenter))  # type: ignore[arg-type]
     with (  # zipfile, zlib and numpy raise errors of many classes
         refused(InputError, f"{cache}: damaged, delete it", Exception, unfit=True),
-        cache.open("rb") as file,
-        np.load(file, allow_pickle=False) as arrays,
+        cache.open("rb") as kept,
+        np.load(kept, allow_pickle=False) as arrays,
     ):
         labels, picture, planes, source = (
             arrays[name] for name in ("labels", "picture", "planes", "source")
