@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 import shlex
+from dataclasses import replace
 
 import pytest
 import torch
@@ -45,6 +46,11 @@ def test_flags_beside_our_weights_must_fit_them(tmp_path, capsys):
     assert not back.exists()
     assert cli.main([*convert, "--use_fp16", "True"]) == 0
     assert "--use_fp16 True" in capsys.readouterr().out
+    assert cli.main([*convert, "--use_bf16", "True"]) == 2
+    assert "knows no bfloat16: give --use_bf16 False" in capsys.readouterr().err
+    save_model(ours, model.state_dict(), replace(model.config, precision="bfloat16"), PROCESS)
+    assert cli.main([*convert, "--use_bf16", "False"]) == 0
+    assert "--use_fp16 False" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -305,7 +305,10 @@ def test_predictions_replace_the_judge(cityscapes, capsys):
         PIL.Image.fromarray(guess[i]).resize((128, 96), 0).save(path.with_stem(f"{i}_color"))
     again = figures(capsys, "--predictions", "sem_generated")
     assert again["samples"]["miou"] == found["samples"]["miou"]
-    (results / "sem_generated/1_color.png").unlink()
+    for i in range(3):
+        (results / f"sem_generated/{i}_color.png").rename(f"sem_generated/{i}_trainIds.png")
+    assert figures(capsys, "--predictions", "sem_generated") == again
+    (results / "sem_generated/1_trainIds.png").unlink()
     assert "no prediction 1" in evaluate(capsys, "--predictions", "sem_generated")[2]
     PIL.Image.new("RGB", (64, 48), (1, 2, 3)).save("sem_generated/1.png")
     assert "1.png: (1, 2, 3) is not a colour of cityscapes" in refusal(
@@ -319,9 +322,19 @@ def test_label_ids_are_judged_as_train_ids(cityscapes, capsys):
     table[:19] = [CITYSCAPES_FULL.classes.index(name) for name in CITYSCAPES.classes[:19]]
     for i in range(3):
         as_the_original_writes(table[truth[i]]).save(f"labels/{i}.png")
-    arguments = ("--predictions", "sem_generated", "--palette", "cityscapes-labelids")
-    found = figures(capsys, *arguments)["samples"]
-    assert found["miou"] == pytest.approx(expected_miou(truth, guess))
+    arguments = ("--predictions", "sem_generated")
+    assert figures(capsys, *arguments, "--palette", "cityscapes-labelids") == (
+        found := figures(capsys, *arguments)
+    )
+    assert found["samples"]["miou"] == pytest.approx(expected_miou(truth, guess))
+    for i in range(3):  # predictions in the colours of label ids, also with them as indices
+        map_ = pictures.encode_labels(table[guess[i]], CITYSCAPES_FULL, ".png")
+        (cityscapes[0] / f"sem_generated/{i}.png").write_bytes(map_)
+    assert figures(capsys, *arguments) == found
+    painted = CITYSCAPES_FULL.paint(table[guess[0]])
+    painted[table[truth[0]] == 0] = CITYSCAPES_FULL.colours[6]  # not a colour of train ids
+    PIL.Image.fromarray(painted).save("sem_generated/0.png")
+    assert figures(capsys, *arguments) == found
 
 
 def test_a_rate_without_labels_is_reported(cityscapes, capsys):

@@ -8,6 +8,7 @@ from test_trainer import Line, options, trained
 
 from sempic import files
 from sempic.errors import ModelError, OutputError
+from sempic.training.recipe import OwnRecipe
 from sempic.training.trainer import train
 
 
@@ -24,6 +25,11 @@ def test_a_loss_of_nan_keeps_the_last_weights(tmp_path):
     assert not (tmp_path / "line.safetensors").exists()
 
 
+class Unread(OwnRecipe):
+    def __init__(self, *_):
+        raise AssertionError("the data are read")
+
+
 def test_a_folder_that_cannot_be_written_is_named_before_the_first_step(tmp_path, monkeypatch):
     recipe = Line(options(tmp_path, steps=1))
     with monkeypatch.context() as patch:
@@ -33,7 +39,12 @@ def test_a_folder_that_cannot_be_written_is_named_before_the_first_step(tmp_path
     recipe = Line(options(tmp_path, steps=1, export_dir=tmp_path / "x/.."))
     with pytest.raises(OutputError, match="float16 would replace its weights"):
         train(recipe, recipe.options)
+    assert not recipe.rates
+    for folders in ({"out": tmp_path / "x.png"}, {"export_dir": tmp_path / "x.png"}):
+        with pytest.raises(OutputError, match=r"x\.png: a folder under the name of a file"):
+            Unread.run(options(**{"out": tmp_path, "steps": 1, **folders}))
     pytest.importorskip("fcntl")
+    recipe = Line(options(tmp_path, steps=1))
     with files.locked(tmp_path), pytest.raises(OutputError, match="another run writes it now"):
         train(recipe, recipe.options)
     assert not recipe.rates

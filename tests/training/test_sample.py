@@ -148,11 +148,11 @@ def test_the_originals_flags_work_and_flags_without_effect_are_named(
     given = {
         "compression_type": "down+bpg", "compression_level": 28, "input_img": "x.png",
         "large_size": 128, "use_ddim": "yes", "clip_denoised": "t", "class_cond": "y",
-        "lr": 1e-4, "num_channels": 32, "num_samples": 1,
+        "lr": 1e-4, "crop_size": 72, "num_channels": 32, "num_samples": 1,
     }  # fmt: skip
     sampled(flags(weights, data, tmp_path / "bpg", **given))
     said = capsys.readouterr().err
-    for name in ("input_img", "large_size", "lr"):
+    for name in ("input_img", "large_size", "lr", "crop_size"):
         assert f"--{name} has no effect here" in said
     assert "compression" not in said
     scene = unpack((tmp_path / "bpg/sempic/a.sempic").read_bytes())

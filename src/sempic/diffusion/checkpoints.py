@@ -138,7 +138,7 @@ def _meaning(unet: UNetConfig, diffusion: DiffusionConfig) -> tuple[object, ...]
 def flags_from_configs(unet: UNetConfig, diffusion: DiffusionConfig) -> dict[str, Any]:
     """The flags under which the original builds the same network and process."""
     if unet.precision == "bfloat16":
-        raise ModelError("the original knows no bfloat16: use float32 or float16")
+        raise ModelError("the original knows no bfloat16: give --use_bf16 False")
     own = {name: getattr(unet, name) for name in _SAME}
     return own | {
         "channel_mult": ",".join(f"{m:g}" for m in unet.channel_mult),

@@ -51,7 +51,7 @@ def read_progress(
     of each `ema_RATE_NNN.pt`; the state of AdamW by names of parameters, None without `optNNN.pt`.
 
     As in the original, another name than `modelNNN.pt` means step 0 without other files. Raises
-    ModelError if a file cannot be read or does not belong to the model.
+    ModelError if a file cannot be read or does not belong to the model, or an EMA has another rate.
     """
     match = re.fullmatch(r"model(\d+)\.pt", path.name)
     step = int(match[1]) if match else 0
@@ -59,13 +59,14 @@ def read_progress(
         return 0, {}, None
     weights = read_original(path)
     averages = {}
-    for rate in rates:
-        beside = path.with_name(f"ema_{rate}_{step:06d}.pt")
-        if beside.exists():
-            averages[rate] = read_original(beside)
-            shapes = ({k: v.shape for k, v in x.items()} for x in (averages[rate], weights))
-            if next(shapes) != next(shapes):
-                raise ModelError(f"{beside}: not an average of {path.name}")
+    wanted = {f"ema_{rate}_{step:06d}.pt": rate for rate in rates}
+    for beside in sorted(path.parent.glob(f"ema_*_{step:06d}.pt")):
+        if beside.name not in wanted:
+            raise ModelError(f"{beside}: add its rate to --ema_rate, or move it away")
+        average = averages[wanted[beside.name]] = read_original(beside)
+        shapes = ({k: v.shape for k, v in x.items()} for x in (average, weights))
+        if next(shapes) != next(shapes):
+            raise ModelError(f"{beside}: not an average of {path.name}")
     beside = path.with_name(f"opt{step:06d}.pt")
     state = None
     if beside.exists():

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from sempic import api, files, jobs
 from sempic.errors import InputError, naming
-from sempic.evaluation.folders import by_name
+from sempic.evaluation.folders import ENDINGS, by_name, twin
 from sempic.evaluation.human_maps import HumanMaps
 from sempic.evaluation.markup import BPP
 from sempic.evaluation.measure import Measure, Settings, lacking, row
@@ -47,7 +47,7 @@ def evaluate(
             NAME.bpg and NAME.flif, whose sizes give the rate. Names are unique in each folder.
         palette: of labels/; None: see `HumanMaps.find`.
         predictions: maps of the samples by another segmenter, of any size, with the samples' names
-            or `_color` after them. They replace the judge; no originals are judged.
+            and one of `ENDINGS`. They replace the judge; no originals are judged.
 
     Raises:
         InputError: a folder or file is missing, or does not fit the others.
@@ -82,7 +82,7 @@ def evaluate(
     records, ceiling, rates, table = [], [], [], []
     for name, reference, record in _measured(originals, samples, measure, maps):
         if maps is not None and predicted is not None and reference.labels is not None:
-            path = predicted.get(name) or predicted.get(f"{name}_color")
+            path = twin(predicted, [name], ENDINGS)
             if path is None:
                 raise InputError(f"{predictions}: no prediction {name}")
             record["confusion"] = maps.confusion(reference.labels, path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,6 +11,9 @@ from sempic import files, pictures
 from sempic.errors import InputError
 
 T = TypeVar("T")
+
+ENDINGS = ("", "_color", "_gtFine_color", "_trainIds", "_gtFine_trainIds", "_gtFine_labelTrainIds")
+"""Endings of predicted maps after the picture's name, in order of preference."""
 
 
 def spread(items: Sequence[T], limit: int | None) -> list[T]:
@@ -68,3 +71,11 @@ def named(paths: Iterable[Path], name: Callable[[Path], str]) -> dict[str, Path]
         if found.setdefault(name(path), path) != path:
             raise InputError(f"{path} and {found[name(path)]} have the same name")
     return found
+
+
+def twin(
+    found: Mapping[str, Path], names: Sequence[str], endings: Sequence[str] = ("",)
+) -> Path | None:
+    """The file of a picture that has one of these names, plus one of `endings`; None without."""
+    wanted = (name + ending for ending in endings for name in names)
+    return next((found[name] for name in wanted if name in found), None)

@@ -26,6 +26,8 @@ from sempic.palette import (
 )
 from sempic.scene import LabelMap
 
+_LABEL_IDS = CITYSCAPES_FULL, CITYSCAPES
+"""Palette of maps, and another in whose ids they may be compared."""
 UNKNOWN = INDICES, INDICES
 """As of `palettes_of`, for ids without a judge."""
 
@@ -57,8 +59,8 @@ class HumanMaps:
 
         Args:
             palette: of the files, as `sempic.palette.find` takes it; None: with `num_classes` that
-                of the streams or `indices`, else Cityscapes for maps of the original's code, that
-                whose colours the first map has, that of the streams, or the judge's.
+                of the streams or `indices`, else Cityscapes' for maps of the original's code,
+                that whose colours the first map has, that of the streams, or the judge's.
             sent: the palette of the streams.
             judge: the judge's palette; None: there is no judge.
             num_classes: see `Settings`.
@@ -89,10 +91,14 @@ class HumanMaps:
         return np.where(labels < self.classes, labels, 255).astype(np.uint8)
 
     def confusion(self, truth: LabelMap, predicted: Path) -> metrics.Counts:
-        """`metrics.confusion` of a human map with a predicted one, which may have another size."""
-        size = truth.shape[1], truth.shape[0]
-        labels = pictures.resized(read_map(predicted, self.compared), size, "NEAREST")
-        return confusion(truth, labels, self.compared, self.classes)
+        """`metrics.confusion` of a human map with a predicted one, which may have another size, and
+        the colours of Cityscapes' label ids where train ids are compared."""
+        size, compared = (truth.shape[1], truth.shape[0]), self.compared
+        with naming(predicted):
+            found = _with_colours(pictures.decode(jobs.read(predicted)), compared)
+        palette = found if found and (found, compared) == _LABEL_IDS else compared
+        labels = pictures.resized(read_as(predicted, palette, compared), size, "NEAREST")
+        return confusion(truth, labels, compared, self.classes)
 
 
 def _palette(name: str | None, sent: str | None, example: Path, judge: Palette | None) -> Palette:
@@ -100,8 +106,9 @@ def _palette(name: str | None, sent: str | None, example: Path, judge: Palette |
         return find(name)
     with naming(example):
         picture = pictures.decode(jobs.read(example))
-        if _unscaled(picture, CITYSCAPES) is not None:
-            return CITYSCAPES
+        for palette in (CITYSCAPES, CITYSCAPES_FULL):
+            if _unscaled(picture, palette) is not None:
+                return palette
     streams = BY_NAME.get(sent or "")  # None: there are none, or they have a custom palette
     found = _with_colours(picture, *filter(None, (streams, judge)))
     found = found or (judge if sent is None else streams)
@@ -123,7 +130,7 @@ def palettes_of(path: Path, measure: Measure) -> tuple[Palette, Palette]:
             found = _with_colours(picture)
             return UNKNOWN if found is None else (found, found)
         found = _with_colours(picture, known) or known
-        if found is known or (found, known) == (CITYSCAPES_FULL, CITYSCAPES):
+        if found is known or (found, known) == _LABEL_IDS:
             return found, known
         raise InputError(
             f"it has the colours of palette {found.name}, and the judge knows {known.name}; name "
@@ -159,7 +166,7 @@ def _with_colours(picture: PIL.Image.Image, *likely: Palette) -> Palette | None:
 def read_as(path: Path, palette: Palette, compared: Palette) -> LabelMap:
     """`read_map` in ids of `compared`: a class that it lacks becomes the nearest one or void, but
     void among Cityscapes' train ids, as in its own evaluation."""
-    near = (palette, compared) != (CITYSCAPES_FULL, CITYSCAPES)
+    near = (palette, compared) != _LABEL_IDS
     return translate(read_map(path, palette), palette.id, compared.id, near=near)
 
 

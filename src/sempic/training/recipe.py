@@ -21,7 +21,7 @@ from sempic.training.data.taxonomy import Taxonomy
 from sempic.training.device import set_up
 from sempic.training.optimizer import Ema, Optimizer
 from sempic.training.options import RunOptions
-from sempic.training.trainer import train
+from sempic.training.trainer import need_folders, train
 
 
 class Recipe(ABC):
@@ -111,4 +111,5 @@ class OwnRecipe(Recipe):
     @classmethod
     def run(cls, options: RunOptions) -> None:
         """The command `sempic train`. Raises SempicError."""
+        need_folders(options)  # before the data are read
         train(cls(options, set_up(options)), options)  # type: ignore[call-arg]  # of a subclass

@@ -71,19 +71,24 @@ def train(recipe: Recipe, options: RunOptions) -> None:
         ModelError: a logged figure is not finite, or the folder holds another run.
         OutputError: a folder cannot be written, or another run writes it now.
     """
-    need_folder(options.out)
+    need_folders(options)
     folder = Folder(options.out)
     with files.locked(options.out) if _is_writer() else contextlib.nullcontext():
         _train(recipe, options, folder)
 
 
-def _train(recipe: Recipe, options: RunOptions, folder: Folder) -> None:
+def need_folders(options: RunOptions) -> None:
+    """Raises OutputError for folders that a run cannot write. To be called before long work."""
+    need_folder(options.out)
     if options.export_dir is not None:
         need_folder(options.export_dir)
         if options.export_dir.resolve() == options.out.resolve():
             raise OutputError(
                 f"{options.out}: float16 would replace its weights: another --export-dir"
             )
+
+
+def _train(recipe: Recipe, options: RunOptions, folder: Folder) -> None:
     moving, fixed = _moving(recipe), json.loads(json.dumps(recipe.fixed()))
     step, seconds = _resume(recipe, folder, moving, fixed)
     clock = Clock(options, seconds)

@@ -29,6 +29,12 @@ def test_a_prior_trains_and_is_exported(tmp_path, capsys, classes):
     most = 2 if classes == "cityscapes" else 1
     assert all(len(part["planes"]) <= len(part["labels"]) <= most * 2 for part in kept)
     assert kept[0]["labels"].shape[1:] == (256, 341)
+    for cache in tmp_path.glob("prior-*.npz"):
+        whole = cache.read_bytes()
+        cache.write_bytes(whole[:1000])
+        assert train(*network, "--out", tmp_path / "other") == 2
+        assert f"{cache}: damaged, delete it (" in capsys.readouterr().err
+        cache.write_bytes(whole)
     (data / "val/0.png").write_bytes((data / "train/1.png").read_bytes())
     assert train(*network, "--out", tmp_path / "again") == 0
     assert len(list(tmp_path.glob("prior-*.npz"))) == 3  # other files, other pictures

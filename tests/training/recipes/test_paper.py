@@ -22,7 +22,7 @@ from sempic.networks.unet import UNetConfig, make_condition
 from sempic.networks.weights import load_tensors
 from sempic.training import flags as original
 from sempic.training.checkpoint import Folder
-from sempic.training.data.scenes import geometry
+from sempic.training.data.scenes import coarse_factor, crop_size
 from sempic.training.recipes import paper
 from sempic.training.trainer import train
 
@@ -332,6 +332,10 @@ def test_a_run_of_the_original_resumes(straight, data, tmp_path, flattened):
     trained(argv)  # one more step, numbered as in the original
     assert checkpoint(tmp_path / "on")[1]["step"] == 21
     assert newest(tmp_path / "on").name == "ema_0.9_000021.safetensors"
+    torch.save(model, tmp_path / "ema_0.99_000020.pt")
+    with pytest.raises(ModelError, match=r"ema_0.99_000020.pt: add its rate to --ema_rate, or"):
+        paper.Paper(*parsed(argv)).prepare()
+    (tmp_path / "ema_0.99_000020.pt").unlink()
     (tmp_path / "opt000020.pt").write_bytes(b"junk")
     with pytest.raises(ModelError, match=r"opt000020.pt"):
         paper.Paper(*parsed(argv)).prepare()
@@ -396,12 +400,14 @@ def test_the_preset_equals_the_published_flags():
     assert again == (config, unet, process)
     assert config.batch_size == 8
     assert unet.num_channels == 256
-    assert geometry(config, unet) == (4, (256, 512))
+    assert coarse_factor(config, unet) == 4
+    assert crop_size(config, unet) == (256, 512)
     assert (config.quality, config.chroma) == (35, "420")  # what bpgenc -q 35 makes
     config, _, _ = parsed(["--data_dir", "D", "--preset", "paper-cityscapes", "--lr", "2e-5"])
     assert config.lr == 2e-5
     config, unet, _ = parsed(["--data_dir", "D", "--preset", "camvid-small"])
-    assert geometry(config, unet) == (4, (72, 96))
+    assert coarse_factor(config, unet) == 4
+    assert crop_size(config, unet) == (72, 96)
     assert unet.precision == "bfloat16"
 
 

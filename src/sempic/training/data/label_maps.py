@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from sempic import coarse, files, models
-from sempic.errors import InputError
+from sempic.errors import InputError, refused
 from sempic.evaluation.folders import spread
 from sempic.labels import trunk
 from sempic.segment import Segmenter
@@ -62,9 +62,13 @@ def maps_of(
         files.make_folder(folder)
         with files.making(cache) as part, part.open("wb") as file:
             np.savez(file, **_rendered(sources, classes, segmenter))  # type: ignore[arg-type]
-    with np.load(cache, allow_pickle=False) as file:
+    with (  # zipfile, zlib and numpy raise errors of many classes
+        refused(InputError, f"{cache}: damaged, delete it", Exception, unfit=True),
+        cache.open("rb") as kept,
+        np.load(kept, allow_pickle=False) as arrays,
+    ):
         labels, picture, planes, source = (
-            file[name] for name in ("labels", "picture", "planes", "source")
+            arrays[name] for name in ("labels", "picture", "planes", "source")
         )
     share = np.array(weights)[source] / np.bincount(source, minlength=len(weights))[source]
     return Maps(labels, picture, planes, share / share.sum())

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from sempic import jobs, pictures
 from sempic.errors import InputError
-from sempic.evaluation.folders import by_name, find_pictures, named
+from sempic.evaluation.folders import ENDINGS, by_name, find_pictures, named, twin
 from sempic.palette import CAMVID, CITYSCAPES, CITYSCAPES_FULL, INDICES, Palette, translate
 from sempic.scene import Image, LabelMap
 from sempic.training.data.taxonomy import Taxonomy
@@ -24,8 +24,6 @@ from sempic.training.data.taxonomy import Taxonomy
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MAPS = (".png", ".bmp", ".tif", ".tiff")
 COARSE = (*PICTURES, ".bpg")
-ENDINGS = ("", "_color", "_gtFine_color", "_trainIds", "_gtFine_trainIds", "_gtFine_labelTrainIds")
-"""Endings of predicted maps after the picture's name, in order of preference."""
 _LONG = {"train": "training", "val": "validation"}
 """ADE20K's names of the splits."""
 
@@ -344,11 +342,10 @@ def _twins(
     found = []
     for item in items:
         stem, short = item.image.stem, item.name.rsplit("/", 1)[-1]
-        names = [name + ending for ending in endings for name in (stem, short)]
-        twin = next((by_stem[name] for name in names if name in by_stem), None)
-        if twin is None:
+        path = twin(by_stem, (stem, short), endings)
+        if path is None:
             raise InputError(f"{item.image}: its {what} {folder / stem}.png is missing")
-        found.append(twin)
+        found.append(path)
     return found
 
 

@@ -107,25 +107,30 @@ class SceneFolder:
         return read_picture(item.coarse), None
 
 
-def geometry(options: PaperOptions, unet: UNetConfig) -> tuple[int, tuple[int, int]]:
-    """Coarse factor, and (height, width) of a training crop. Raises ModelError."""
+def coarse_factor(options: PaperOptions, unet: UNetConfig) -> int:
+    """Side of a picture by that of its coarse picture. Raises ModelError."""
     small = options.small_size or unet.image_size // 4
     if small < 1 or unet.image_size % small:
         raise ModelError(f"small_size {small} does not divide image_size {unet.image_size}")
-    factor = unet.image_size // small
+    return unet.image_size // small
+
+
+def crop_size(options: PaperOptions, unet: UNetConfig) -> tuple[int, int]:
+    """(height, width) of a training crop. Raises ModelError."""
+    factor = coarse_factor(options, unet)
     grid, short = math.lcm(unet.size_multiple, factor), options.crop_size or unet.image_size
     if not grid <= short <= unet.image_size:
         name = "crop_size" if options.crop_size else "image_size"
         raise ModelError(f"{name} {short} is not within {grid} (the grid) … {unet.image_size}")
     height = short // grid * grid
     width = int(short * ASPECT.get(options.dataset_mode, 1.0)) // grid * grid
-    return factor, (height, width)
+    return height, width
 
 
 def open_scenes(options: PaperOptions, unet: UNetConfig, split: str, limit: int = 0) -> SceneFolder:
     """The scenes of a run's dataset, or the first `limit` of them. Raises InputError or ModelError,
     also if the network needs instance maps that the dataset lacks."""
-    factor, _ = geometry(options, unet)
+    factor = coarse_factor(options, unet)
     names = ("generated_semantic", "coarse_path", "image_path")
     given = {name: Path(path) for name in names if (path := getattr(options, name))}
     mode, folder, classes = options.dataset_mode, Path(options.data_dir), unet.num_classes

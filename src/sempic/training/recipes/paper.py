@@ -32,7 +32,7 @@ from sempic.errors import ModelError, OutputError, refused
 from sempic.networks.unet import SemanticUNet, UNetConfig, make_condition
 from sempic.networks.weights import filled
 from sempic.training.data.crops import CropStream, seeded
-from sempic.training.data.scenes import TrainingScene, geometry, open_scenes
+from sempic.training.data.scenes import TrainingScene, crop_size, open_scenes
 from sempic.training.device import to_device
 from sempic.training.flags import PaperOptions, filled_in
 from sempic.training.optimizer import Ema, Optimizer
@@ -72,7 +72,7 @@ class Paper(Recipe):
     kind = "unet"
 
     def __init__(self, options: PaperOptions, unet: UNetConfig, process: DiffusionConfig) -> None:
-        _, size = geometry(options, unet)
+        size = crop_size(options, unet)
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
         self.device, self.rank = self.accelerator.device, self.accelerator.process_index
         if unet.precision == "float16" and self.device.type != "cuda":
