@@ -130,8 +130,7 @@ class _CachedSegmenter:
         self._cache: dict[bytes, Any] = {}
 
     def __call__(self, image: Image) -> LabelMap:
-        labels: LabelMap = self.predict(image)[0]
-        return labels
+        return self.predict(image)[0]
 
     def predict(self, image: Image) -> Any:
         key = image.tobytes()
@@ -232,8 +231,7 @@ def flicker(
 def _change(last: Image, now: Image, places: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
     moved = motion.move(np.moveaxis(last, 2, 0), places)
     change = np.moveaxis(now, 2, 0).astype(np.int16) - moved
-    mean: npt.NDArray[np.float64] = np.abs(change).mean(0)
-    return mean
+    return np.abs(change).mean(0)
 
 
 # ── losses ───────────────────────────────────────────────────────────────────────────────────
