@@ -163,10 +163,8 @@ class Receiver:
             _back_project(residual, rgb, factor)
         np.rint(residual, out=residual)
         np.clip(residual, 0, 255, out=residual)
-        picture = np.empty((scene.height, scene.width, 3), np.uint8)
-        for channel, plane in enumerate(residual):
-            picture[..., channel] = plane[: scene.height, : scene.width]
-        return picture
+        shown = residual[:, : scene.height, : scene.width]
+        return shown.transpose(1, 2, 0).astype(np.uint8, order="C")
 
     def _strength(self, scene: Scene) -> _Floats:
         """Strength of the noise for each id of the stream's map, float32 (256,)."""
