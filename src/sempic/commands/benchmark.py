@@ -10,6 +10,7 @@ from pathlib import Path
 from sempic import fields, files, processes
 from sempic.commands import _files, _measuring, _sequence
 from sempic.container import MAX_PIXELS, MAX_SIDE
+from sempic.evaluation.measure import Measure, lacking
 from sempic.jobs import need_folder
 from sempic.options import Models
 from sempic.sequence import SequenceOptions
@@ -123,7 +124,6 @@ def run(args: argparse.Namespace) -> int:
 def _pictures(args: argparse.Namespace) -> int:
     from sempic.evaluation import benchmark, codecs, human_maps
     from sempic.evaluation.benchmark import report, tables
-    from sempic.evaluation.measure import Measure, lacking
 
     (folder,) = args.inputs
     if args.quick:
@@ -168,7 +168,6 @@ def _clips(args: argparse.Namespace, paths: list[Path]) -> int:
 
     from sempic.evaluation import clips
     from sempic.evaluation.clips import tables
-    from sempic.evaluation.measure import lacking
 
     others = ("rates", "labels", "short_side", "quick", "effort", "jobs", "cache", "prior")
     _files.only_for("pictures, and these are clips", filter(vars(args).get, others))
