@@ -17,20 +17,10 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import numpy as np
 
-from sempic import (
-    checks,
-    coarse,
-    codec,
-    container,
-    critical,
-    fields,
-    models,
-    progress,
-    texture,
-    windows,
-)
+from sempic import checks, coarse, codec, container, fields, models, progress, texture, windows
 from sempic.codec import Draft
 from sempic.critical import BUDGET, FoundObject, table
+from sempic.critical import read as read_receipt
 from sempic.errors import BitstreamError, InputError, ModelError, warn
 from sempic.models import runtime
 from sempic.options import DEFAULT_QUALITY, LOSSLESS, DecodeOptions, EncodeOptions, LabelQuality
@@ -599,7 +589,7 @@ def info(
         "windows": [] if c.windows is None else windows.where(c.windows, c.width, c.height),
         "receipt": None
         if c.receipt is None
-        else critical.read(c.receipt, own=c.own_groups).described(),
+        else read_receipt(c.receipt, own=c.own_groups).described(),
     }
     if not shares:
         return described
