@@ -25,8 +25,7 @@ from sempic.texture import Texture
 if TYPE_CHECKING:
     from sempic.labels import CoarseFeatures, Prior
 
-# Functions import sempic.labels when they need it: its dependency numba loads slowly, and
-# `import sempic` and `sempic info` do without.
+# Functions import sempic.labels when they need it: `import sempic` and `sempic info` do without.
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
