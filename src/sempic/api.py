@@ -17,26 +17,17 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import numpy as np
 
-from sempic import (
-    checks,
-    coarse,
-    codec,
-    container,
-    critical,
-    fields,
-    models,
-    progress,
-    texture,
-    windows,
-)
+from sempic import checks, coarse, codec, container, fields, models, progress, texture, windows
 from sempic.codec import Draft
-from sempic.critical import BUDGET
+from sempic.critical import BUDGET, FoundObject, table
+from sempic.critical import read as read_receipt
 from sempic.errors import BitstreamError, InputError, ModelError, warn
 from sempic.models import runtime
 from sempic.options import DEFAULT_QUALITY, LOSSLESS, DecodeOptions, EncodeOptions, LabelQuality
 from sempic.palette import CAMVID, CITYSCAPES, PALETTES, by_id, shown_name, translate
 from sempic.roles import Receiver, Segmenter, as_receiver, as_segmenter
 from sempic.scene import Image, LabelMap, Scene
+from sempic.windows.choice import Mask
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -44,10 +35,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from sempic.check import Verifier
-    from sempic.critical import FoundObject
     from sempic.labels import Prior
     from sempic.segment.prediction import Prediction
-    from sempic.windows.choice import Mask
 
 
 _P = ParamSpec("_P")
@@ -450,7 +439,6 @@ class Codec:
         Raises InputError: an original of another shape or smaller; otherwise as `encode`, `decode`.
         """
         from sempic import check, pictures
-        from sempic.critical import table
 
         own = None if critical is None else table("critical", critical)
         groups = check.wanted(own, self.verifier)
@@ -489,11 +477,7 @@ class Codec:
         if scene.model and receiver.model_id not in (None, scene.model):
             warn(f"the stream is for receiver {scene.model}; this is receiver {receiver.model_id}")
         picture = self._painted(scene, controls)
-        if not scene.windows:
-            return picture
-        from sempic import windows
-
-        return windows.blend(picture, scene.windows)
+        return windows.blend(picture, scene.windows) if scene.windows else picture
 
     def _painted(self, scene: Scene, controls: dict[str, Any]) -> Image:
         """The receiver's picture without windows, its texture limited to the strength in the scene;
@@ -584,8 +568,6 @@ def info(
 
     Raises BitstreamError as `unpack` for a broken container.
     """
-    from sempic import windows
-
     stream = checks.stream(stream)
     c = container.read(stream)
     chunks = {
@@ -607,7 +589,7 @@ def info(
         "windows": [] if c.windows is None else windows.where(c.windows, c.width, c.height),
         "receipt": None
         if c.receipt is None
-        else critical.read(c.receipt, own=c.own_groups).described(),
+        else read_receipt(c.receipt, own=c.own_groups).described(),
     }
     if not shares:
         return described

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from sempic import checks, container, critical
+from sempic import checks, container, critical, windows
 from sempic import coarse as coarse_codecs
 from sempic import texture as textures
 from sempic.container import MAX_PIXELS, Container
@@ -25,8 +25,7 @@ from sempic.texture import Texture
 if TYPE_CHECKING:
     from sempic.labels import CoarseFeatures, Prior
 
-# Functions import sempic.labels when they need it: its dependency numba loads slowly, and
-# `import sempic` and `sempic info` do without.
+# Functions import sempic.labels when they need it: `import sempic` and `sempic info` do without.
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -98,8 +97,6 @@ class Draft:
 
     def scene(self) -> Scene:
         """The scene that `unpack` decodes from the stream, without packing."""
-        from sempic import windows
-
         decoded: tuple[Window, ...] = ()
         if self.windows is not None:
             decoded = windows.decode(self.windows, self.width, self.height, self.planes())
@@ -212,8 +209,6 @@ def unpack(
             scene_labels = repeated(scene_labels, 2, (c.height, c.width))
         check_decoded(scene_labels, c.palette)
     if c.windows is not None and only is None:
-        from sempic import windows
-
         scene_windows = windows.decode(c.windows, c.width, c.height, context)
     return Scene(
         width=c.width,

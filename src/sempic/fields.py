@@ -34,6 +34,7 @@ class About:
     flags: tuple[str, ...] = ()
     """Further names on the command line, such as -q, shown first."""
     positional: bool = False
+    """Only for a field without a default."""
     choices: Sequence[Any] | None = None
     low: float | None = None
     """Least value of a number."""
@@ -135,14 +136,12 @@ def add(
             keywords["choices"] = described.choices
         if described.metavar is not None:
             keywords["metavar"] = described.metavar
-        required = part.default is dataclasses.MISSING
         keywords["default"] = argparse.SUPPRESS
         if described.positional:
-            if not required:
-                keywords.setdefault("nargs", "?")
             parser.add_argument(name, **keywords)
         else:
             flags = dict.fromkeys((*described.flags, "--" + name.replace("_", "-")))
+            required = part.default is dataclasses.MISSING
             parser.add_argument(*flags, dest=name, required=required, **keywords)
 
 

@@ -324,14 +324,11 @@ def _mounted(target: Path) -> bool:
 
 
 def _overwrite(target: Path, data: bytes) -> None:
-    before = target.read_bytes() if target.exists() else None
+    before = target.read_bytes()
     try:
         target.write_bytes(data)
     except BaseException:
-        if before is None:
-            target.unlink(missing_ok=True)
-        else:
-            target.write_bytes(before)
+        target.write_bytes(before)
         raise
 
 

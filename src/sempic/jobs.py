@@ -16,13 +16,12 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, Any, cast
 
 from sempic import files, formats, processes
 from sempic.errors import InputError, OutputError, install_hint, naming, reason, refused
-
-if TYPE_CHECKING:
-    from sempic.scene import Image, LabelMap
+from sempic.palette import INDICES
+from sempic.scene import Image, LabelMap
 
 STDOUT = Path("-")
 TAR = ".tar"
@@ -420,7 +419,6 @@ def read_ids(path: Path) -> LabelMap:
     """The stored samples of a label map file, uint8 (H, W); its colours are ignored. Raises
     InputError naming the file."""
     from sempic import pictures
-    from sempic.palette import INDICES
 
     with naming(path):
         return pictures.read_labels(read(path), INDICES)

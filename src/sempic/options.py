@@ -57,6 +57,9 @@ DEFAULT_LABEL_QUALITY: Final = 3
 class Options:
     """Base class of options: frozen dataclasses with keyword arguments, checked when made."""
 
+    def __post_init__(self) -> None:
+        fields.check(self)
+
     def keywords(self) -> dict[str, Any]:
         """All options by name, as keywords for `Codec`."""
         return {name: getattr(self, name) for name in fields.of(self)}
@@ -247,7 +250,7 @@ class EncodeOptions(SenderOptions):
     )
 
     def __post_init__(self) -> None:
-        fields.check(self)
+        super().__post_init__()
         if self.target_bpp is not None and self.target_bytes is not None:
             raise InputError("target_bpp and target_bytes exclude each other")
         for name in ("critical", "check_budget"):
@@ -338,6 +341,3 @@ class DecodeOptions(Options):
         high=1,
         usual=0,
     )
-
-    def __post_init__(self) -> None:
-        fields.check(self)

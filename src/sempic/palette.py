@@ -361,8 +361,7 @@ def translate(labels: LabelMap, source: int, target: int, *, near: bool = True) 
             match = alike(name, palette) if near or name in palette.classes else None
             if match is not None:
                 table[number] = palette.classes.index(match)
-    translated: LabelMap = table[labels]
-    return translated
+    return table[labels]
 
 
 # ── custom palettes ──────────────────────────────────────────────────────────────────────────

@@ -117,8 +117,7 @@ def _grey(level: float) -> float:
 
 def _level(magnitude: _Floats) -> _Floats:
     """The inverse of `_grey`."""
-    found: _Floats = 4 * np.log2(1 + 4 * magnitude)
-    return found
+    return 4 * np.log2(1 + 4 * magnitude)
 
 
 def _measured(picture: Image, labels: LabelMap | None) -> dict[int, tuple[float, ...]]:
@@ -231,8 +230,7 @@ def noise_strength(condition: _Floats, default: _Floats) -> _Floats:
     slope, least, most = _SENT_NOISE
     level = 16 * (condition[..., 1].astype(np.float64) + 1)
     strong = (1 + slope * (level - _NEUTRAL)).clip(least, most).astype(np.float32)
-    found: _Floats = np.where(condition[..., 0] > 0, strong, default)
-    return found
+    return np.where(condition[..., 0] > 0, strong, default)
 
 
 def weaken(
@@ -336,8 +334,7 @@ def _median(picture: Image) -> Image:
 
 
 def _median_of_3(a: Image, b: Image, c: Image) -> Image:
-    median: Image = np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))
-    return median
+    return np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))
 
 
 @refused(InputError, "no texture", AttributeError, TypeError, ValueError)

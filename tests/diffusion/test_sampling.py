@@ -77,7 +77,7 @@ def test_a_perfect_network_gives_its_picture(sampler, respacing, limit):
     start = torch.randn(2, 3, 4, 6, generator=g)
     steps = list(sampler(diffusion, perfect_network(x0, diffusion), start))
     last_step = 0 if sampler in (ddpm, ddim) else 1
-    assert [s.i for s in steps] == list(range(len(diffusion) - 1, last_step - 1, -1))
+    assert len(steps) == len(diffusion) - last_step
     torch.testing.assert_close(steps[-1].sample, x0, atol=1e-4, rtol=0)
 
 

@@ -125,8 +125,7 @@ def within(table: Table, palette: Palette) -> Groups:
 
 def mask(labels: LabelMap, group: Group, palette: Palette) -> Mask:
     """The pixels of a map that belong to a group."""
-    inside: Mask = np.isin(labels, ids(group, palette))
-    return inside
+    return np.isin(labels, ids(group, palette))
 
 
 def ids(group: Group, palette: Palette) -> list[int]:

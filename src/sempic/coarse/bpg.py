@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from sempic.bits import Bits, from_golomb, packed, ue
 from sempic.coarse import hevc
-from sempic.coarse.codec import CoarseCodec
+from sempic.coarse.codec import CoarseCodec, Opened
 from sempic.coarse.hevc import CHROMA, CHROMA_QP, START
 from sempic.coarse.planes import check_size, from_rgb
 from sempic.errors import CorruptStream, InputError, TruncatedStream, UnsupportedProfile
@@ -97,30 +97,20 @@ def decode(file: bytes) -> Coarse:
     return _read_header(file).decode()
 
 
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """A file after its header has been read (`codec.Opened`)."""
-
-    size: tuple[int, int]
-    """(width, height)"""
-    chroma: str
-    """"420" or "444"."""
-    data: bytes
-    """hevc_header_and_data."""
-
-    def decode(self) -> Coarse:
-        check_size(*self.size)
-        size, at = _read_ue7(self.data, 0, len(self.data))
-        left = len(self.data) - at
-        if size > left:
-            raise TruncatedStream(f"the HEVC header claims {size} bytes, {left} are left")
-        sps = _read_bpg_sps(self.data[at : at + size])
-        coded = tuple(-(-side // sps.min_block) * sps.min_block for side in self.size)
-        units = *_parameter_sets(coded, self.chroma, sps), *_split(self.data[at + size :])
-        frame = hevc.decoded(hevc.decoder(), units, "the HEVC picture")
-        if (frame.width, frame.height) != coded or frame.format.name != f"yuv{self.chroma}p":
-            raise CorruptStream("the HEVC picture is not of the announced size and format")
-        return hevc.planes(frame, *self.size)
+def _decode(sides: tuple[int, int], chroma: str, data: bytes) -> Coarse:
+    """The planes of a file. sides: width and height. data: hevc_header_and_data."""
+    check_size(*sides)
+    size, at = _read_ue7(data, 0, len(data))
+    left = len(data) - at
+    if size > left:
+        raise TruncatedStream(f"the HEVC header claims {size} bytes, {left} are left")
+    sps = _read_bpg_sps(data[at : at + size])
+    coded = tuple(-(-side // sps.min_block) * sps.min_block for side in sides)
+    units = *_parameter_sets(coded, chroma, sps), *_split(data[at + size :])
+    frame = hevc.decoded(hevc.decoder(), units, "the HEVC picture")
+    if (frame.width, frame.height) != coded or frame.format.name != f"yuv{chroma}p":
+        raise CorruptStream("the HEVC picture is not of the announced size and format")
+    return hevc.planes(frame, *sides)
 
 
 def shorten(file: bytes) -> bytes:
@@ -166,7 +156,7 @@ def _encode_payload(rgb: Image, quality: int, chroma: str) -> bytes:
     return shorten(encode(from_rgb(rgb, chroma), qp=max(quality - 2, 0)))
 
 
-def _open(payload: bytes) -> _Opened:
+def _open(payload: bytes) -> Opened:
     return _read_header(lengthen(payload))
 
 
@@ -176,7 +166,7 @@ CODEC = CoarseCodec(name="bpg", chunk=2, exact=True, encode=_encode_payload, ope
 # ── the file (BPG §3) ─────────────────────────────────────────────────────────────────────────
 
 
-def _read_header(file: bytes) -> _Opened:
+def _read_header(file: bytes) -> Opened:
     if file[:4] != MAGIC[: len(file)]:
         raise CorruptStream("not a BPG file: the magic is missing")
     if len(file) < 6:
@@ -201,8 +191,8 @@ def _read_header(file: bytes) -> _Opened:
     left = len(file) - at
     if size > left or left <= 0:
         raise TruncatedStream(f"the BPG picture claims {size} bytes, {max(left, 0)} are left")
-    data = file[at : at + (size or left)]
-    return _Opened((width, height), CHROMA[pixel_format], data)
+    sides, data = (width, height), file[at : at + (size or left)]
+    return Opened(sides, lambda: _decode(sides, CHROMA[pixel_format], data))
 
 
 def _ue7(value: int) -> bytes:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple
 
 from sempic.scene import Coarse, Image
 
 
-class Opened(Protocol):
+class Opened(NamedTuple):
     """A payload of which only the header has been read."""
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """(width, height) in pixels, not checked against any limit."""
-
-    def decode(self) -> Coarse:
-        """The planes. Raises a BitstreamError: LimitExceeded for a side beyond MAX_SIDE, before any
-        allocation, and others for errors after the header."""
+    size: tuple[int, int]
+    """(width, height) in pixels, not checked against any limit."""
+    decode: Callable[[], Coarse]
+    """The planes. Raises a BitstreamError: LimitExceeded for a side beyond MAX_SIDE, before any
+    allocation, and others for errors after the header."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -91,8 +91,7 @@ def enlarged(coarse: Coarse, width: int, height: int, rows: slice, columns: slic
         near, far = (np.take(planes, i.clip(0, small - 1), axis) for i in (first, first + 1))
         planes = near * (2 * large - share) + far * share
     whole = 4 * stretched[0] * stretched[1]
-    shown: _Ints = (planes + whole // 2) // whole
-    return shown
+    return (planes + whole // 2) // whole
 
 
 def downscale(rgb: Image, factor: int = 4) -> Image:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sempic.coarse.codec import CoarseCodec
+from sempic.coarse.codec import CoarseCodec, Opened
 from sempic.coarse.planes import MAX_SIDE, check_size, from_rgb
 from sempic.errors import (
     CorruptStream,
@@ -57,24 +57,24 @@ def _encode(codec: str, rgb: Image, quality: int, chroma: str) -> bytes:
     return out.getvalue()
 
 
-class _Opened:
-    def __init__(self, codec: str, payload: bytes) -> None:
-        """Raises a BitstreamError."""
-        self._codec, self._payload = codec, payload
-        # The plugin of JPEG XL decodes when it opens a file.
-        self.size = _peek_jxl(payload) if codec == "jxl" else _open(payload, codec).size
+def _open(codec: str, payload: bytes) -> Opened:
+    """Raises a BitstreamError."""
+    # The plugin of JPEG XL decodes when it opens a file.
+    size = _peek_jxl(payload) if codec == "jxl" else _picture(payload, codec).size
 
-    def decode(self) -> Coarse:
-        check_size(*self.size)
+    def decode() -> Coarse:
+        check_size(*size)
         try:
-            with _open(self._payload, self._codec) as picture:
+            with _picture(payload, codec) as picture:
                 rgb = np.array(picture.convert("RGB"))
         except Exception as error:  # Pillow's decoders raise errors of many classes
-            raise CorruptStream(f"the {self._codec} picture is broken: {line(error)}") from None
+            raise CorruptStream(f"the {codec} picture is broken: {line(error)}") from None
         return from_rgb(rgb, "444")
 
+    return Opened(size, decode)
 
-def _open(payload: bytes, codec: str) -> PIL.Image.Image:
+
+def _picture(payload: bytes, codec: str) -> PIL.Image.Image:
     import PIL.Image
 
     try:
@@ -107,7 +107,7 @@ CODECS = tuple(
         chunk=chunk,
         exact=False,
         encode=functools.partial(_encode, name),
-        open=functools.partial(_Opened, name),
+        open=functools.partial(_open, name),
     )
     for name, chunk in (("avif", 3), ("webp", 4), ("jxl", 5))
 )

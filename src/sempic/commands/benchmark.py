@@ -7,9 +7,15 @@ import contextlib
 import math
 from pathlib import Path
 
+from tqdm import tqdm
+
 from sempic import fields, files, processes
 from sempic.commands import _files, _measuring, _sequence
 from sempic.container import MAX_PIXELS, MAX_SIDE
+from sempic.evaluation import benchmark, clips, codecs, human_maps
+from sempic.evaluation.benchmark import report, tables
+from sempic.evaluation.clips import tables as clip_tables
+from sempic.evaluation.measure import Measure, lacking
 from sempic.jobs import need_folder
 from sempic.options import Models
 from sempic.sequence import SequenceOptions
@@ -23,8 +29,6 @@ _CLIP_METRICS = ("miou", "lpips", "objects")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    from sempic.evaluation import benchmark, clips, codecs
-
     parser.description = (
         "Codes a folder of pictures with several codecs at several rates and reports "
         "rate and quality: report.html, report.json, pictures.csv, summary.md. Results are "
@@ -105,8 +109,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from sempic.evaluation import clips
-
     need_folder(args.output)
     for name in _PARTS:
         files.check_writable(args.output / name)
@@ -121,10 +123,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _pictures(args: argparse.Namespace) -> int:
-    from sempic.evaluation import benchmark, codecs, human_maps
-    from sempic.evaluation.benchmark import report, tables
-    from sempic.evaluation.measure import Measure, lacking
-
     (folder,) = args.inputs
     if args.quick:
         args.limit = args.limit or 8
@@ -164,12 +162,6 @@ def _pictures(args: argparse.Namespace) -> int:
 
 
 def _clips(args: argparse.Namespace, paths: list[Path]) -> int:
-    from tqdm import tqdm
-
-    from sempic.evaluation import clips
-    from sempic.evaluation.clips import tables
-    from sempic.evaluation.measure import lacking
-
     others = ("rates", "labels", "short_side", "quick", "effort", "jobs", "cache", "prior")
     _files.only_for("pictures, and these are clips", filter(vars(args).get, others))
     plan = clips.Plan(
@@ -193,9 +185,9 @@ def _clips(args: argparse.Namespace, paths: list[Path]) -> int:
     for note in lacking(plan.settings.metrics, figures, of_maps=False):
         processes.say(note)
     parts = {
-        "report.json": tables.dump(results),
-        "summary.md": tables.summary(results),
-        "report.html": tables.page(results, plan),
+        "report.json": clip_tables.dump(results),
+        "summary.md": clip_tables.summary(results),
+        "report.html": clip_tables.page(results, plan),
     }
     return _write(args.output, parts)
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from sempic import fields, files, formats, processes
 from sempic.commands import _files, _measuring
+from sempic.evaluation.measure import lacking
+from sempic.jobs import apart
 from sempic.options import Models
 
 
@@ -36,8 +38,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from sempic.evaluation.compare import compare, describe
-    from sempic.evaluation.measure import lacking
-    from sempic.jobs import apart
 
     models = Models(**fields.from_args(args, Models))
     apart((args.original, *args.versions, args.labels, models.receiver, models.prior), args.output)

@@ -27,8 +27,6 @@ Noise = Callable[[Tensor], Tensor]
 class Step(NamedTuple):
     """The state of a sampler after one step."""
 
-    i: int
-    """Number of the step in the process; the highest comes first."""
     sample: Tensor
     x0: Tensor
     """The network's estimate of the clean picture in this step."""
@@ -116,7 +114,7 @@ def ddpm(
         p = diffusion.p_mean_variance(output, x, i, clip=clip)
         drawn = noise(x)
         x = p.mean + torch.exp(0.5 * p.log_variance) * drawn if index else p.mean
-        yield Step(index, x, p.x0)
+        yield Step(x, p.x0)
 
 
 def ddim(
@@ -139,7 +137,7 @@ def ddim(
         if eta > 0:
             drawn = noise(x)
             x = x + float(sigma) * drawn if index else x
-        yield Step(index, x, x0)
+        yield Step(x, x0)
 
 
 def multistep(
@@ -163,7 +161,7 @@ def multistep(
         i, output = _evaluate(diffusion, denoise, x, index)
         x0 = diffusion.predict_x0(output, x, i, clip=clip)
         x = scheduler.step(x0, index - first, x).prev_sample
-        yield Step(index, x, x0)
+        yield Step(x, x0)
 
 
 def _evaluate(

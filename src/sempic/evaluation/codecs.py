@@ -18,8 +18,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import PIL.Image
+from av.error import FFmpegError
 from PIL import features
 
 import sempic
@@ -123,8 +125,6 @@ class Video(PictureCodec):
     ) -> list[bytes]:
         """Packets of frames, uint8 (H, W, 3), all of one size, `rate` a second, padded to even
         sides. Raises InputError if the encoder refuses them, as x265 does tiny ones."""
-        from av.error import FFmpegError
-
         os.environ.setdefault("SVT_LOG", "1")  # errors only; the default prints a page a picture
         height, width = (side + side % 2 for side in frames[0].shape[:2])
         context = hevc.context(self.encoder, "w")
@@ -144,8 +144,6 @@ class Video(PictureCodec):
 
     def frames(self, packets: Sequence[bytes], width: int, height: int) -> list[Image]:
         """The frames of packets, uint8 (height, width, 3)."""
-        import av
-
         context = hevc.context(self.decoder, "r")
         frames = [frame for packet in packets for frame in context.decode(av.Packet(packet))]
         frames += context.decode(None)
@@ -154,8 +152,6 @@ class Video(PictureCodec):
 
 def encodable(*codecs: Video) -> Video:
     """The first of some codecs that PyAV can encode. Raises InputError if it has no encoder."""
-    import av
-
     for codec in codecs:
         if codec.encoder in av.codecs_available:
             return codec
@@ -212,7 +208,6 @@ class Sempic(PictureCodec):
 
     @property
     def version(self) -> str:
-        import av
         import onnxruntime
 
         named = self.models
@@ -253,8 +248,6 @@ class Sempic(PictureCodec):
 
 def _version_of_coarse() -> str:
     """Of PyAV, and digests of the modules that make our BPG, and the planes of a `Video`."""
-    import av
-
     modules = [*sorted(Path(coarse.__file__).parent.glob("*.py")), Path(bits.__file__)]
     return " ".join([f"PyAV {av.__version__}", *map(weights.digest, modules)])
 

@@ -14,16 +14,7 @@ from sempic.evaluation import metrics
 from sempic.evaluation.folders import by_name
 from sempic.evaluation.measure import Measure, check_size
 from sempic.evaluation.measures.segmentation import checked, confusion, count_classes
-from sempic.palette import (
-    BY_NAME,
-    CITYSCAPES,
-    CITYSCAPES_FULL,
-    INDICES,
-    PALETTES,
-    Palette,
-    find,
-    translate,
-)
+from sempic.palette import BY_NAME, CITYSCAPES, CITYSCAPES_FULL, INDICES, Palette, find, translate
 from sempic.scene import LabelMap
 
 _LABEL_IDS = CITYSCAPES_FULL, CITYSCAPES
@@ -149,13 +140,13 @@ def _with_colours(picture: PIL.Image.Image, *likely: Palette) -> Palette | None:
         used = used[used < 255]  # may be void
         fitting = [
             palette
-            for palette in PALETTES.values()
+            for palette in BY_NAME.values()
             if used.max(initial=0) < min(len(colours), len(palette.classes))
             and (palette.table()[used] == colours[used]).all()
         ]
     else:
         seen = picture.convert("RGB").getcolors(256) or [(0, None)]  # None: more are no map
-        fitting = [p for p in PALETTES.values() if {colour for _, colour in seen} <= {*p.colours}]
+        fitting = [p for p in BY_NAME.values() if {colour for _, colour in seen} <= {*p.colours}]
         if CITYSCAPES in fitting and CITYSCAPES_FULL not in likely:
             fitting.remove(CITYSCAPES_FULL)  # has the same colours, and more
     if len(fitting) == 1:

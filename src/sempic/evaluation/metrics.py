@@ -98,8 +98,7 @@ def kernel_distance(a: Floats, b: Floats) -> float:
         raise InputError("KID needs two pictures or more")
 
     def kernel(x: Floats, y: Floats) -> Floats:
-        values: Floats = (x @ y.T / x.shape[1] + 1) ** 3
-        return values
+        return (x @ y.T / x.shape[1] + 1) ** 3
 
     def within(x: Floats) -> float:
         values = kernel(x, x)

@@ -204,8 +204,7 @@ class Esrgan:
         x = F.relu(self._layer("UPN2", F.relu(self._layer("UPN1", x))))
         x = F.interpolate(self._layer("UPN3", x), scale_factor=4, mode="nearest")
         levels = (self._layer("SR", x)[0] * 255).round().clamp(0, 255)
-        found: Image = levels.byte().permute(1, 2, 0).contiguous().numpy()
-        return found
+        return levels.byte().permute(1, 2, 0).contiguous().numpy()
 
     def _layer(self, name: str, x: Tensor) -> Tensor:
         kernel = self._arrays[f"{name}.weight"]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import threading
-import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,49 +23,31 @@ _worker = threading.local()
 class Session:
     """An ONNX file under ONNX Runtime.
 
-    Sessions can be copied, pickled (by path), and used after a fork. The child of a fork has none
-    of the session's threads, so it starts a session of its own. It never frees the inherited one,
-    because that would wait for the missing threads forever.
+    Sessions can be copied, pickled (by path), and used after a fork: the child of a fork has none
+    of the session's threads, so it starts a session of its own.
     """
 
     def __init__(self, path: Path) -> None:
         """Raises ModelError for a missing file, or one that is no ONNX model."""
         self._path = path.absolute()
         self._shown = path
-        self._inner: dict[int, Any] = {}
-        """By the number of threads in `workers`; 0: elsewhere."""
+        self._inner: dict[tuple[int, int], Any] = {}
+        """By the process, and the number of threads in `workers`; 0: elsewhere."""
         self.inner()
-        _sessions.add(self)
 
     def inner(self) -> Any:
         """onnxruntime's session in this process: that of all cores, or that of a thread of
         `workers`."""
         share = getattr(_worker, "threads", 0)
-        if share not in self._inner:
+        key = os.getpid(), share
+        if key not in self._inner:
             with _lock():
-                if share not in self._inner:
-                    self._inner[share] = _start(self._path, self._shown, share or _usual())
-        return self._inner[share]
-
-    def leave(self) -> None:
-        """In a child process: forgets the inherited sessions without freeing them."""
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._inner))  # never freed
-        self._inner = {}
+                if key not in self._inner:
+                    self._inner[key] = _start(self._path, self._shown, share or _usual())
+        return self._inner[key]
 
     def __reduce__(self) -> Any:
         return Session, (self._path,)
-
-
-_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
-
-
-def _leave_all() -> None:
-    for session in list(_sessions):
-        session.leave()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_all)
 
 
 def load(path: Path) -> tuple[Session, dict[str, Any]]:
@@ -172,7 +152,9 @@ def _start(path: Path, shown: Path, count: int) -> Any:
     ):
         # onnxruntime opens no file whose name is not UTF-8.
         model = path if processes.readable(str(path)) == str(path) else path.read_bytes()
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    processes.keep_at_fork(session)
+    return session
 
 
 @contextlib.contextmanager

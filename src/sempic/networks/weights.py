@@ -91,9 +91,9 @@ def _shards(path: Path) -> list[Path]:
 
 def save_shards(
     state: Mapping[str, Tensor], kind: str, metadata: Mapping[str, Any], path: Path, limit: int
-) -> list[Path]:
+) -> None:
     """Write tensors as float16 into files of at most `limit` bytes; `load_tensors` takes the first
-    file. Returns the files. Raises OutputError."""
+    file. Raises OutputError."""
     shards: list[dict[str, Tensor]] = [{}]
     room = limit = limit - (1 << 16)  # for the header
     for key, value in state.items():
@@ -105,10 +105,8 @@ def save_shards(
         room -= small.nbytes
     if len(shards) > 1:
         path = path.with_name(f"{path.stem}-1-of-{len(shards)}{path.suffix}")
-    names = _shards(path)
-    for name, shard in zip(names, shards, strict=True):
+    for name, shard in zip(_shards(path), shards, strict=True):
         save_tensors(shard, kind, metadata, name)
-    return names
 
 
 def filled(build: Callable[[], Network], state: Mapping[str, Tensor], name: object) -> Network:

@@ -16,15 +16,7 @@ import PIL.Image
 from sempic import coarse, models, progress, roles, texture
 from sempic.errors import InputError, ModelError, install_hint, refused, warn
 from sempic.models import RENOISE, runtime
-from sempic.palette import (
-    CAMVID,
-    CITYSCAPES,
-    OWN,
-    PALETTES,
-    from_description,
-    shown_name,
-    translate,
-)
+from sempic.palette import CAMVID, CITYSCAPES, PALETTES, from_description, shown_name, translate
 from sempic.receive.tiling import MULTIPLE, PATCH, tiled, tiles
 from sempic.scene import Image, LabelMap, Scene, padded
 
@@ -83,7 +75,7 @@ class Receiver:
             raise ModelError(f"{path}: not a receiver, its metadata lacks {error}") from error
         except InputError as error:
             raise ModelError(f"{path}: {error}") from error
-        if self._palette.id < OWN and self._palette.id not in (CAMVID.id, CITYSCAPES.id):
+        if self._palette.identity is None and self._palette not in (CAMVID, CITYSCAPES):
             raise ModelError(f"{path}: a receiver cannot know palette {self._palette.name}")
         # Files of version 0.1 lack the input for fidelity.
         self._inputs = {i.name for i in self._session.inner().get_inputs()}
@@ -163,10 +155,8 @@ class Receiver:
             _back_project(residual, rgb, factor)
         np.rint(residual, out=residual)
         np.clip(residual, 0, 255, out=residual)
-        picture = np.empty((scene.height, scene.width, 3), np.uint8)
-        for channel, plane in enumerate(residual):
-            picture[..., channel] = plane[: scene.height, : scene.width]
-        return picture
+        shown = residual[:, : scene.height, : scene.width]
+        return shown.transpose(1, 2, 0).astype(np.uint8, order="C")
 
     def _strength(self, scene: Scene) -> _Floats:
         """Strength of the noise for each id of the stream's map, float32 (256,)."""

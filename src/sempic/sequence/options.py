@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from sempic import fields
 from sempic.errors import InputError
 from sempic.fields import option
 from sempic.options import (
@@ -76,6 +75,6 @@ class SequenceOptions(SenderOptions):
     model: int = option("number of the intended receiver, 0: any", 0, low=0, high=14)
 
     def __post_init__(self) -> None:
-        fields.check(self)
+        super().__post_init__()
         if self.bitrate is not None and self.quality != DEFAULT_QUALITY:
             raise InputError("bitrate and quality exclude each other")

@@ -161,8 +161,7 @@ def _at_other_size(last: _Painted) -> _Painted:
 
 def _moved(picture: _Floats, places: npt.NDArray[np.int32]) -> _Floats:
     """A picture, float32 (height, width, 3), moved along; places: of `motion.enlarge`."""
-    moved: _Floats = picture.reshape(-1, picture.shape[2])[places]
-    return moved
+    return picture.reshape(-1, picture.shape[2])[places]
 
 
 def _until_fault(

@@ -9,7 +9,6 @@ import io
 import itertools
 import math
 import os
-import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from sempic import api, coarse, codec, container, pictures, sequence
 from sempic.batch.work import noting, part_of
 from sempic.container import SEQUENCE_MAGIC
 from sempic.critical import FoundObject
-from sempic.errors import ImageError, InputError, LimitExceeded, RateError, SempicWarning, warn
+from sempic.errors import ImageError, InputError, LimitExceeded, RateError, warn
 from sempic.options import Models
 from sempic.palette import PALETTES
 from sempic.scene import Image, Scene, half_map
@@ -188,8 +187,7 @@ class Coder:
         self, picture: bytes, *, codec: str, budget: int, max_side: int | None
     ) -> tuple[bytes, int]:
         """A picture coded by another codec in at most `budget` bytes; see `best_within`."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SempicWarning)  # /encode has reported the same
+        with noting():  # left out, since /encode has reported the same
             pixels = self._read(picture, max_side)
         if max_side is not None:
             pixels, _ = pictures.shrink(pixels, None, max_side)

@@ -27,20 +27,10 @@ from sempic.errors import InputError
 from sempic.options import DecodeOptions, EncodeOptions
 from sempic.palette import PALETTES
 from sempic.sequence import SequenceOptions
+from sempic.server import queries
 from sempic.server.coder import SHRINK, Coder
 from sempic.server.pool import Busy, Done
 from sempic.server.problems import PROBLEMS, described
-from sempic.server.queries import (
-    LISTS,
-    Comparison,
-    Decoding,
-    Encoding,
-    Filming,
-    Finding,
-    NoOptions,
-    changed,
-    from_query,
-)
 
 SEMPIC = "image/x-sempic"
 SCENES = {
@@ -58,13 +48,13 @@ _HEADERS = {
 router = APIRouter()
 MultiPartParser.spool_max_size = sys.maxsize  # forms stay in memory; the middleware limits them
 _Route = Callable[[Callable[..., Any]], Callable[..., Any]]
-_NoQuery = Annotated[NoOptions, Query()]
+_NoQuery = Annotated[queries.NoOptions, Query()]
 
 
 def _refuse_repeated(request: Request) -> None:
     """Raises InputError for an option given twice, unless it is a list."""
     counts = Counter(name for name, _ in request.query_params.multi_items())
-    for name in counts.keys() - LISTS:
+    for name in counts.keys() - queries.LISTS:
         if counts[name] > 1:
             raise InputError(f"{name}: given {counts[name]} times")
 
@@ -177,7 +167,7 @@ async def read_metrics(request: Request, _: _NoQuery) -> Response:
 @_get("/info", "Limits, options and palettes of this server")
 async def about(request: Request, _: _NoQuery) -> dict[str, Any]:
     s, supported = request.app.state.settings, request.app.state.controls
-    controls = Decoding.model_json_schema()["properties"]
+    controls = queries.Decoding.model_json_schema()["properties"]
     return {
         "version": sempic.__version__,
         "limits": {
@@ -187,7 +177,7 @@ async def about(request: Request, _: _NoQuery) -> dict[str, Any]:
             "seconds": s.seconds,
             "queue": s.queue,
         },
-        "encode": {"quality": Encoding.model_json_schema()["properties"]["quality"]},
+        "encode": {"quality": queries.Encoding.model_json_schema()["properties"]["quality"]},
         "decode": {name: controls[name] for name in controls if name in supported},
         "palettes": {
             p.name: {"classes": p.classes, "colours": p.colours} for p in PALETTES.values()
@@ -212,8 +202,8 @@ async def info(request: Request, _: _NoQuery) -> dict[str, Any]:
     gives=[SEMPIC],
     X_Receipt="The verdict of the check, as JSON; only with `check`.",
 )
-async def encode(request: Request, options: Annotated[Encoding, Query()]) -> Response:
-    chosen = from_query(options, EncodeOptions)
+async def encode(request: Request, options: Annotated[queries.Encoding, Query()]) -> Response:
+    chosen = queries.from_query(options, EncodeOptions)
     chosen |= options.model_dump(include={"labels"}, exclude_none=True)
     done = await _run(request, "encode", await _body(request), **chosen)
     response = _answer(done, done.value, kind=SEMPIC)
@@ -223,8 +213,8 @@ async def encode(request: Request, options: Annotated[Encoding, Query()]) -> Res
 
 
 @_post("/film", "A clip → a .sempic sequence", takes="video/*", gives=[SEMPIC])
-async def film(request: Request, options: Annotated[Filming, Query()]) -> Response:
-    chosen = from_query(options, SequenceOptions)
+async def film(request: Request, options: Annotated[queries.Filming, Query()]) -> Response:
+    chosen = queries.from_query(options, SequenceOptions)
     how = {"fps": options.fps, "seconds": options.seconds, "max_side": options.max_side}
     done = await _run(request, "film", await _body(request), **how, **chosen)
     return _answer(done, done.value, kind=SEMPIC)
@@ -236,12 +226,12 @@ async def film(request: Request, options: Annotated[Filming, Query()]) -> Respon
     takes=SEMPIC,
     gives=["image/png", "image/webp", "image/jpeg"],
 )
-async def decode(request: Request, options: Annotated[Decoding, Query()]) -> Response:
+async def decode(request: Request, options: Annotated[queries.Decoding, Query()]) -> Response:
     format = options.format
     if options.only == "ids" and format != "png":
         raise InputError(f"format: ids are a png, not {format}")
-    chosen = from_query(options, DecodeOptions)
-    for name in chosen.keys() & changed(options):
+    chosen = queries.from_query(options, DecodeOptions)
+    for name in chosen.keys() & queries.changed(options):
         if options.only:
             raise InputError(f"{name}: for the receiver, which only={options.only} leaves out")
         if name not in request.app.state.controls:
@@ -269,12 +259,12 @@ async def relabel(
 @_post("/objects", "Critical objects that a .sempic keeps, loses and invents", takes=None, gives=[])
 async def objects(
     request: Request,
-    options: Annotated[Finding, Query()],
+    options: Annotated[queries.Finding, Query()],
     sempic: Annotated[bytes, File(description="The stream.")],
     original: Annotated[bytes, File(description="Its picture, or a larger one that was scaled.")],
 ) -> list[FoundObject]:
     await _need_files(request, "sempic", "original")
-    chosen = from_query(options, EncodeOptions)
+    chosen = queries.from_query(options, EncodeOptions)
     found: list[FoundObject] = (await _run(request, "objects", sempic, original, **chosen)).value
     return found
 
@@ -286,7 +276,7 @@ async def objects(
     gives=["image/avif", "image/jpeg"],
     X_Scaled_Down="The factor by which width and height were divided first.",
 )
-async def compare(request: Request, options: Annotated[Comparison, Query()]) -> Response:
+async def compare(request: Request, options: Annotated[queries.Comparison, Query()]) -> Response:
     how = {"codec": options.codec, "budget": options.bytes, "max_side": options.max_side}
     done = await _run(request, "compare", await _body(request), **how)
     data, factor = done.value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sempic import fields, processes
+from sempic import processes
 from sempic.fields import option
 from sempic.options import Models
 
@@ -28,6 +28,3 @@ class Settings(Models):
         low=1,
         metavar="N",
     )
-
-    def __post_init__(self) -> None:
-        fields.check(self)

@@ -119,12 +119,11 @@ def blend(picture: Image, windows: Iterable[Window]) -> Image:
     windows = tuple(windows)
     if not windows:
         return shown
-    height, width = picture.shape[:2]
-    inside = np.zeros((height + 2 * FADE, width + 2 * FADE), bool)
+    inside = np.zeros(picture.shape[:2], bool)
     for window in windows:
         h, w = window.picture.shape[:2]
-        inside[FADE + window.y : FADE + window.y + h, FADE + window.x : FADE + window.x + w] = True
-    inside = np.pad(inside[FADE:-FADE, FADE:-FADE], FADE, mode="edge")
+        inside[window.y : window.y + h, window.x : window.x + w] = True
+    inside = np.pad(inside, FADE, mode="edge")
     for window in windows:
         h, w = window.picture.shape[:2]
         rows, columns = slice(window.y, window.y + h), slice(window.x, window.x + w)

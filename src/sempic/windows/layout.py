@@ -44,8 +44,7 @@ class Place(NamedTuple):
     @property
     def pixels(self) -> tuple[slice, slice]:
         """Rows and columns in an array of pixels."""
-        rows, columns = self.inside
-        return _scaled(rows), _scaled(columns)
+        return Place(*(CELL * cells for cells in self)).inside
 
 
 def grid(width: int, height: int) -> tuple[int, int]:
@@ -160,10 +159,6 @@ def _extended(left: Cells, x: int, y: int) -> Iterator[Place]:
 def _run(row: Any) -> int:
     """The number of true values before the first false one."""
     return sum(1 for _ in itertools.takewhile(bool, row))
-
-
-def _scaled(cells: slice) -> slice:
-    return slice(cells.start * CELL, cells.stop * CELL)
 
 
 def _fixed(value: int, count: int) -> str:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sempic.diffusion.checkpoints import load_model
+from sempic.diffusion.checkpoints import configs_from_flags, load_model
 from sempic.diffusion.gaussian import DiffusionConfig
 from sempic.errors import InputError, ModelError
 from sempic.networks.unet import UNetConfig, make_condition
@@ -60,7 +60,8 @@ def flags(data: Path, out: Path, **changes: Any) -> list[str]:
 
 
 def parsed(argv: list[str]) -> Any:
-    return paper.configured(original.paper(argv))
+    given = original.paper(argv)
+    return original.filled_in(original.PaperOptions, given), *configs_from_flags(given)
 
 
 def trained(argv: list[str]) -> None:

@@ -20,6 +20,7 @@ from sempic.errors import InputError, OutputError, naming, notes_to
 from sempic.jobs import apart, is_stdout, need_local
 from sempic.options import DecodeOptions, EncodeOptions
 from sempic.sequence import SequenceOptions
+from sempic.sequence.names import is_video
 from sempic.sequence.options import FASTEST, SLOWEST
 
 if TYPE_CHECKING:
@@ -52,8 +53,6 @@ def add_encode(parser: argparse.ArgumentParser) -> None:
 def encodes(args: argparse.Namespace) -> bool:
     """Whether the input is a sequence. Raises InputError for several videos, and for options of
     sequences with pictures."""
-    from sempic.sequence.video import is_video
-
     if args.sequence or any(map(is_video, args.inputs)):
         if len(args.inputs) > 1:
             frames = "; pictures that are its frames are named as a folder" if args.sequence else ""

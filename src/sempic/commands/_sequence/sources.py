@@ -16,6 +16,7 @@ from sempic import files
 from sempic.container import SEQUENCE_MAGIC
 from sempic.errors import ImageError, InputError, refused
 from sempic.jobs import apart, read_picture, stdin
+from sempic.sequence.names import WRITTEN
 
 _PIECE_SIZE = 1 << 16
 _FOLDER_RATE = Fraction(10)
@@ -91,8 +92,6 @@ def is_sequence(name: str, output: str | None = None) -> bool:
     Raises InputError if standard input cannot be read."""
     start = _start(name)
     if start is None and output is not None and not os.path.isdir(name):
-        from sempic.sequence.video import WRITTEN
-
         return Path(output).suffix.lower() in WRITTEN
     return start == SEQUENCE_MAGIC
 

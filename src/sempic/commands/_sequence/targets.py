@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sempic import files, formats, processes
 from sempic.errors import OutputError, SempicError
 from sempic.jobs import is_folder, need_local, need_stdout, to_stdout
+from sempic.sequence.names import WRITTEN
 
 if TYPE_CHECKING:
     from sempic.sequence.video import Growing, Video
@@ -79,7 +80,7 @@ def picture_writer(target: str, rate: Fraction) -> Iterator[Callable[[Any], None
     that seem to follow them. After an error or an interruption the video until then stays, at the
     target or, if a file was there, beside it."""
     from sempic import pictures
-    from sempic.sequence.video import WRITTEN, Video
+    from sempic.sequence.video import Video
 
     path = Path(target)
     suffix = "" if is_folder(target, path) else path.suffix

@@ -8,7 +8,6 @@ original changes by less than STATIC grey levels.
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import nan
@@ -19,7 +18,8 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from sempic import api, coarse, segment, sequence
-from sempic.errors import InputError, SempicWarning
+from sempic.batch.work import noting
+from sempic.errors import InputError
 from sempic.evaluation import codecs, metrics
 from sempic.evaluation.clips.clip import Clip
 from sempic.evaluation.measure import Measure, Settings, row
@@ -130,8 +130,7 @@ class _CachedSegmenter:
         self._cache: dict[bytes, Any] = {}
 
     def __call__(self, image: Image) -> LabelMap:
-        labels: LabelMap = self.predict(image)[0]
-        return labels
+        return self.predict(image)[0]
 
     def predict(self, image: Image) -> Any:
         key = image.tobytes()
@@ -149,8 +148,7 @@ def _sequence(pieces: list[bytes], coder: api.Codec) -> Found:
 
 def _single(clip: Clip, coder: api.Codec, options: SequenceOptions) -> Found:
     shared: dict[str, Any] = {"quality": options.quality, "label_quality": options.label_quality}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SempicWarning)  # would repeat for each frame
+    with noting():  # left out, since they would repeat for each frame
         streams = [coder.encode(frame, **shared) for frame in clip.frames]
     chunks = [api.info(stream)["chunks"] for stream in streams]
     sizes: Row = {"bytes": sum(map(len, streams))}
@@ -232,8 +230,7 @@ def flicker(
 def _change(last: Image, now: Image, places: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
     moved = motion.move(np.moveaxis(last, 2, 0), places)
     change = np.moveaxis(now, 2, 0).astype(np.int16) - moved
-    mean: npt.NDArray[np.float64] = np.abs(change).mean(0)
-    return mean
+    return np.abs(change).mean(0)
 
 
 # ── losses ───────────────────────────────────────────────────────────────────────────────────

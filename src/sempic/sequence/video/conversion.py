@@ -7,6 +7,8 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
+from av import VideoFrame
+from av.video.reformatter import VideoReformatter
 
 from sempic.errors import warn
 from sempic.scene import Image
@@ -69,8 +71,6 @@ class Converter:
 
     def __init__(self, aspect: Fraction, max_side: int | None) -> None:
         """aspect: a pixel's width by its height. max_side: scales larger frames down."""
-        from av.video.reformatter import VideoReformatter
-
         self._aspect = float(aspect) if 1 / _MAX_ASPECT <= aspect <= _MAX_ASPECT else 1.0
         self._max_side = max_side or math.inf
         self._size: tuple[int, int] | None = None
@@ -118,8 +118,6 @@ class Converter:
 
 def _over_white(frame: Any) -> Any:
     """An RGBA frame → an RGB one, as in single pictures."""
-    from av import VideoFrame
-
     picture = frame.to_ndarray()
     alpha = picture[..., 3:] / np.float32(255)
     if (alpha < 1).any():

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import Any
 
+from av.filter import Graph
+
 
 def deinterlaced(frames: Iterable[Any]) -> Iterator[Any]:
     """The same frames, progressive. Interlaced frames come one frame later, because the filter
@@ -27,8 +29,6 @@ def deinterlaced(frames: Iterable[Any]) -> Iterator[Any]:
 
 def _graph(frame: Any) -> Any:
     """A filter graph for frames of the size and pixel format of this one."""
-    from av.filter import Graph
-
     graph = Graph()
     buffer = graph.add_buffer(
         width=frame.width,

@@ -12,10 +12,13 @@ from concurrent.futures import Future
 from fractions import Fraction
 from typing import Any, TypeVar
 
+import av
+from av.error import ExitError, FFmpegError
+
 from sempic import formats, pictures
 from sempic.errors import InputError, reason
 from sempic.jobs import stdin
-from sempic.sequence.video.names import CAMERA, ffmpeg_name, is_live
+from sempic.sequence.names import CAMERA, ffmpeg_name, is_live
 
 _FORMATS = (
     "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,ogg,yuv4mpegpipe,hevc,h264,flv,rtsp,v4l2,"
@@ -34,8 +37,6 @@ class Input:
 
     def __init__(self, name: str, data: bytes | None, rate: Fraction | None) -> None:
         """Arguments as of `Source`. Raises InputError."""
-        from av.error import FFmpegError
-
         self.is_live = data is None and is_live(name)
         """Whether the video comes from a camera or a network."""
         self.is_sequential = False
@@ -58,8 +59,6 @@ class Input:
             raise InputError(f"{name}: not a video that can be read: {why}") from None
 
     def _open(self, name: str, data: bytes | None, rate: Fraction | None) -> Any:
-        import av
-
         file: Any = name if data is None else io.BytesIO(data)
         format = None
         if self.is_live and name.startswith(CAMERA):
@@ -85,8 +84,6 @@ class Input:
     def read(self, work: Callable[[], _T]) -> _T:
         """The result of a call of FFmpeg. The call runs in a thread if it may block, because FFmpeg
         does not return on Ctrl-C. Raises TimeoutError after the timeout."""
-        from av.error import ExitError
-
         if not self._may_block:
             return work()
         pending = self._pending = Future[_T]()

@@ -11,14 +11,17 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
+import av
+from av.error import FFmpegError
+
 from sempic import processes
 from sempic.errors import InputError, LimitExceeded, reason, warn
 from sempic.scene import Image
+from sempic.sequence.names import HTTP
 from sempic.sequence.options import FASTEST, SLOWEST
 from sempic.sequence.video.clock import IDLE_SHARE, MAX_FORWARD, Arrivals, Clock
 from sempic.sequence.video.conversion import Converter, Turn, Turns
 from sempic.sequence.video.deinterlace import deinterlaced
-from sempic.sequence.video.names import HTTP
 from sempic.sequence.video.opening import Input
 
 _INDEX_LAST = (
@@ -138,8 +141,6 @@ class Source:
             self.close()
 
     def _pictures(self) -> Iterator[Image]:
-        from av.error import FFmpegError
-
         clock, arrivals, turns = Clock(self._period), Arrivals(1 / float(self.rate)), Turns()
         jitter = _JITTER * min(1.0, self._period * self.rate)
         by_arrival = _MJPEG in self._formats and self._input.is_live
@@ -183,9 +184,6 @@ class Source:
 
     def _decoded(self) -> Iterator[Any]:
         """The decoded frames until the end, or until the video breaks off: then `_fault` is set."""
-        from av import Packet
-        from av.error import FFmpegError
-
         self._warn_of_losses()
         has_frames, error = False, None
         # FFmpeg's decoder of HEVC leaves out, without a word, what refers to a frame that is lost.
@@ -209,7 +207,7 @@ class Source:
                 waited += self._came - self._asked
             except (FFmpegError, OSError) as fault:
                 self._fault = fault
-                packet = Packet()  # an empty packet flushes the decoder
+                packet = av.Packet()  # an empty packet flushes the decoder
                 packet.stream, packet.time_base = self._stream, self._stream.time_base
             if is_hevc and unseen > (_LEADING if packet is None else _DELAY):
                 warn("frames of it need one that is lost: they are left out until a key frame")
@@ -253,8 +251,6 @@ class Source:
         """Frames in a second by the timestamps of the first packets; None: unknown. Where a
         container states no rate and frames are uneven, as in a browser's recordings, FFmpeg takes
         that of the clock."""
-        from av.error import FFmpegError
-
         try:
             first = list(itertools.islice(iter(self._next_packet, None), _MEASURED))
         except (FFmpegError, OSError):
@@ -323,13 +319,11 @@ def _has_hidden_alpha(stream: Any) -> bool:
 def _decoder(stream: Any) -> Any:
     """The decoder of a stream: for transparent VP8 and VP9 libvpx, as far as PyAV has it, since
     FFmpeg's own decoders leave the transparency out."""
-    from av import CodecContext, codecs_available
-
     own = stream.codec_context
     name = _WITH_ALPHA.get(own.name)
-    if not _has_hidden_alpha(stream) or name not in codecs_available:
+    if not _has_hidden_alpha(stream) or name not in av.codecs_available:
         return own
-    decoder: Any = CodecContext.create(name, "r")
+    decoder: Any = av.CodecContext.create(name, "r")
     decoder.extradata, decoder.colorspace = own.extradata, own.colorspace
     decoder.color_range = own.color_range
     return decoder

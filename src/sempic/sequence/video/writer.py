@@ -7,13 +7,16 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
+from av.error import FFmpegError
+
 from sempic import files
 from sempic.errors import OutputError, refused
 from sempic.scene import Image, padded
+from sempic.sequence.names import WRITTEN, ffmpeg_name
 from sempic.sequence.options import FASTEST, SLOWEST
 from sempic.sequence.video.conversion import BT709
 from sempic.sequence.video.growing import kept_message, make_part
-from sempic.sequence.video.names import WRITTEN, ffmpeg_name
 
 _CRF = "16"
 _LIMITED_RANGE = 1
@@ -25,8 +28,6 @@ class Video:
 
     def __init__(self, path: Path, rate: Fraction) -> None:
         """rate: frames in a second. Raises OutputError if the file cannot be made."""
-        import av
-
         self._path = path
         if not SLOWEST <= rate <= FASTEST:  # FFmpeg's numbers have 32 bits
             raise OutputError(
@@ -48,14 +49,10 @@ class Video:
 
     def _writing(self) -> AbstractContextManager[None]:
         """Turns errors of FFmpeg and the system into OutputError."""
-        from av.error import FFmpegError
-
         return refused(OutputError, f"{self._path}: cannot write", FFmpegError, OSError)
 
     def add(self, picture: Image) -> None:
         """Writes a picture, uint8 (H, W, 3); all have the size of the first."""
-        import av
-
         height, width = picture.shape[:2]
         even = padded(picture, height + height % 2, width + width % 2)
         if not self._has_pictures:

@@ -11,7 +11,6 @@ import multiprocessing
 import os
 import signal
 import tarfile
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -25,7 +24,8 @@ from tqdm import tqdm
 
 from sempic import coarse, files, pictures, processes, texture
 from sempic.api import Codec
-from sempic.errors import InputError, OutputError, SempicError, SempicWarning, refused
+from sempic.batch.work import noting
+from sempic.errors import InputError, OutputError, SempicError, refused
 from sempic.evaluation.folders import spread
 from sempic.jobs import need_folder
 from sempic.networks.compact import PATCH
@@ -73,8 +73,7 @@ def transmit(image: Image, factor: int, qp: int) -> Image:
 
 def sent_map(segmenter: Any, image: Image) -> LabelMap:
     """The map that the encoder sends by default: simplified, void where the segmenter is unsure."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SempicWarning)  # of a map that is void everywhere
+    with noting():  # left out, as of a map that is void everywhere
         labels, palette = Codec(segmenter).find_labels(image)
     if labels is None:
         return np.full(image.shape[:2], PALETTES[palette].void or 0, np.uint8)

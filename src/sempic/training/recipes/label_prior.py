@@ -43,8 +43,7 @@ class Pixels:
     def __init__(self, maps: npt.NDArray[np.uint8], classes: int) -> None:
         self.count, self.height, self.width = maps.shape
         self.stride = self.width + 2 * PAD
-        framed = np.full((self.count, self.height + PAD, self.stride), classes, np.uint8)
-        framed[:, PAD:, PAD:-PAD] = maps
+        framed = np.pad(maps, ((0, 0), (PAD, 0), (PAD, PAD)), constant_values=classes)
         self.maps = torch.from_numpy(framed.reshape(self.count, -1))
         self.offsets = torch.tensor([dy * self.stride + dx for dy, dx in TEMPLATE])
         y, x = np.mgrid[: self.height, : self.width]

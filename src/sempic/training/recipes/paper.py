@@ -293,15 +293,11 @@ def read_weights(path: Path, unet: UNetConfig, process: DiffusionConfig) -> Sema
     return filled(lambda: SemanticUNet(unet), model.state_dict(), path)
 
 
-def configured(flags: Mapping[str, object]) -> tuple[PaperOptions, UNetConfig, DiffusionConfig]:
-    """Flags → configurations. Raises ModelError or InputError with the name of a wrong flag."""
-    unet, process = checkpoints.configs_from_flags(flags)
-    return filled_in(PaperOptions, flags), unet, process
-
-
 def run(flags: Mapping[str, object]) -> None:
-    """`sempic train` with the original's flags."""
-    recipe = Paper(*configured(flags))
+    """`sempic train` with the original's flags. Raises ModelError or InputError with the name of a
+    wrong flag."""
+    unet, process = checkpoints.configs_from_flags(flags)
+    recipe = Paper(filled_in(PaperOptions, flags), unet, process)
     for part in (recipe.options, recipe.unet, recipe.process):
         recipe.accelerator.print(re.sub(r"[{}']", "", f"{type(part).__name__}: {asdict(part)}"))
     train(recipe, recipe.run)

@@ -85,9 +85,8 @@ def frequencies(sources: Sequence[Pictures], classes: Taxonomy) -> npt.NDArray[n
     """Share of each class among the pixels of exact class, (C,), sources by their shares."""
     total = np.zeros(classes.classes)
     for source in sources:
-        counts = np.zeros(classes.classes)
-        for known in source.known:
-            counts += np.bincount(known.ravel(), minlength=256)[: classes.classes]
+        pixels = np.sum([np.bincount(known.ravel(), minlength=256) for known in source.known], 0)
+        counts = pixels[: classes.classes]
         total += source.share * counts / max(1, counts.sum())
     return total
 
