@@ -56,6 +56,12 @@ def worth(palette: Palette) -> npt.NDArray[np.float32]:
     return found
 
 
+def small(palette: Palette) -> list[int]:
+    """The ids of classes whose objects are small."""
+    names = [name for name, stake in STAKES.items() if stake == _SMALL]
+    return [number for name in names for number in ids(GROUPS[name], palette)]
+
+
 def decide(labels: LabelMap, probabilities: Probabilities, palette: Palette) -> LabelMap:
     """The map of least risk, without uncertain specks.
 
