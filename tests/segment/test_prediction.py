@@ -5,7 +5,9 @@ import numpy as np
 from sempic.palette import CITYSCAPES
 from sempic.segment.prediction import Prediction
 
-ROAD, SKY, PERSON, CAR = (CITYSCAPES.classes.index(n) for n in ("road", "sky", "person", "car"))
+ROAD, SKY, PERSON, CAR, POLE, SIGN = map(
+    CITYSCAPES.classes.index, ("road", "sky", "person", "car", "pole", "traffic sign")
+)
 
 
 def prediction(*planes: tuple[int, list[list[int]]], labels: object) -> Prediction:
@@ -25,9 +27,9 @@ def test_at_half_the_size_the_likeliest_of_four_ids_stays():
     assert (half.area, half.palette, half.voids) == (4, CITYSCAPES.id, True)
 
 
-def test_at_half_the_size_small_objects_lose_less():
+def test_at_half_the_size_small_and_thin_things_lose_less():
     corner, rest = [[180, 0], [0, 0]], [[20, 250], [250, 250]]
-    for thing, left in ((PERSON, (45 + 180) // 2), (CAR, 45)):
+    for thing, left in ((CAR, 45), (PERSON, (45 + 180) // 2), (POLE, 180), (SIGN, 180)):
         labels = [[thing, ROAD], [ROAD, ROAD]]
         half = prediction((thing, corner), (ROAD, rest), labels=labels).halved()
         assert half.probabilities is not None

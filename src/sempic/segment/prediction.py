@@ -14,7 +14,7 @@ from sempic.palette import PALETTES, translate
 from sempic.roles import Segmenter
 from sempic.scene import Image, LabelMap, Probabilities
 from sempic.segment import doubt
-from sempic.segment.stakes import decide, small
+from sempic.segment.stakes import decide, small, thin
 from sempic.windows.choice import Mask, possible
 
 
@@ -53,9 +53,11 @@ class Prediction(NamedTuple):
         assert self.probabilities is not None
         four = _quarters(self.probabilities)
         found = (four.sum(0, dtype=np.uint16) + 2 >> 2).astype(np.uint8)
-        # The mean loses small objects, the largest probability invents some.
-        ids = [i for i in small(PALETTES[self.palette]) if i < len(found)]
-        found[ids] = (found[ids].astype(np.uint16) + four[:, ids].max(0)) // 2
+        # The mean loses what is small or thin; the largest probability invents people.
+        for classes, share in ((small, 1), (thin, 2)):
+            ids = [i for i in classes(PALETTES[self.palette]) if i < len(found)]
+            largest = four[:, ids].max(0).astype(np.uint16)
+            found[ids] = ((2 - share) * found[ids] + share * largest) // 2
         named = _quarters(self.labels)
         odds = np.take_along_axis(found, np.minimum(named, len(found) - 1), 0)
         odds[named >= len(found)] = 0
