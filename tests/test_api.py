@@ -411,6 +411,34 @@ def test_soft_large_pictures_are_labelled_at_half_their_size():
     assert sizes[1:] == [(421, 500)] * 2
 
 
+def test_sharp_pictures_have_maps_of_half_their_size():
+    picture, labels = street(96, 127)
+
+    class Sure:
+        palette, voids = sempic.palette.CITYSCAPES.id, True
+
+        def __call__(self, image):
+            return labels
+
+        def predict(self, image):
+            return labels, (np.arange(20)[:, None, None] == labels) * np.uint8(255)
+
+    receiver = FakeReceiver()
+    codec = sempic.Codec(Sure(), receiver)
+    scene = sempic.unpack(codec.encode(picture))
+    assert (scene.doubled, scene.halved) == (True, False)
+    assert scene.labels.shape == labels.shape
+    assert (scene.labels == labels).mean() > 0.95
+    assert np.array_equal(codec.find_labels(picture)[0], scene.labels)
+    assert codec.synthesize(scene).shape == picture.shape
+    for options in ({"label_quality": "lossless"}, {"labels": labels, "palette": 2}):
+        exact = sempic.unpack(codec.encode(picture, **options))
+        assert not exact.doubled
+        assert np.array_equal(exact.labels, labels)
+    unsure = sempic.Codec(lambda image: LABELS, receiver)  # tells no probabilities
+    assert not sempic.unpack(unsure.encode(IMAGE)).doubled
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

@@ -41,27 +41,30 @@ def test_decoded_parts_are_no_payloads(part):
         pack(width=32, height=24, labels=LABELS, **{part: unpack(STREAM).coarse})
 
 
+@pytest.mark.parametrize(("name", "kind"), [("halved", 6), ("doubled", 7)])
 @pytest.mark.parametrize("size", [(1, 1), (2, 7), (23, 32), (24, 31)])
-def test_halved_labels_survive_a_round_trip(size):
+def test_labels_of_half_the_size_survive_a_round_trip(size, name, kind):
     height, width = size
     small = street(24, 32)[1][: -(-height // 2), : -(-width // 2)]
     labels = small.repeat(2, 0).repeat(2, 1)[:height, :width]
-    stream = pack(width=width, height=height, labels=labels, halved=True)
-    assert stream[6] & 15 == 6  # the model, after magic, version and size
+    stream = pack(width=width, height=height, labels=labels, **{name: True})
+    assert stream[6] & 15 == kind  # after magic, version, size, and palette with model
     scene = unpack(stream)
-    assert scene.halved
+    assert (scene.doubled, scene.halved) == (True, name == "halved")
     assert np.array_equal(scene.labels, labels)
-    assert not unpack(pack(width=width, height=height, labels=labels)).halved
+    scene = unpack(pack(width=width, height=height, labels=labels))
+    assert (scene.doubled, scene.halved) == (False, False)
     with pytest.raises(LabelMapError, match="no labels"):
-        pack(width=width, height=height, coarse=COARSE, halved=True)
+        pack(width=width, height=height, coarse=COARSE, **{name: True})
 
 
 @pytest.mark.parametrize("place", [(1, 2), (2, 1), (23, 30), (10, 31)])
-def test_only_labels_equal_in_2x2_blocks_are_halved(place):
+@pytest.mark.parametrize("name", ["doubled", "halved"])
+def test_only_labels_equal_in_2x2_blocks_are_sent_at_half_the_size(place, name):
     labels = np.zeros((24, 32), np.uint8)
     labels[place] = 1
     with pytest.raises(LabelMapError, match="equal within each 2×2 pixels"):
-        pack(width=32, height=24, labels=labels, halved=True)
+        pack(width=32, height=24, labels=labels, **{name: True})
 
 
 def test_unpack_inverts_pack():

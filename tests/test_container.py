@@ -165,10 +165,9 @@ def test_a_chunk_longer_than_the_file_is_refused():
         read(sealed(body))
 
 
-@pytest.mark.parametrize("kind", [0, 7])
-def test_unknown_required_chunks_are_refused_by_number(kind):
-    with pytest.raises(UnsupportedChunk, match=f"type {kind} "):
-        read(sealed(HEADER + chunk(1) + chunk(kind)))
+def test_unknown_required_chunks_are_refused_by_number():
+    with pytest.raises(UnsupportedChunk, match="type 0 "):
+        read(sealed(HEADER + chunk(1) + chunk(0)))
 
 
 def test_unknown_optional_chunks_are_skipped():
@@ -178,7 +177,9 @@ def test_unknown_optional_chunks_are_skipped():
     assert read(sealed(mixed)) == known
 
 
-@pytest.mark.parametrize("kinds", [(1, 1), (1, 6), (2, 2), (2, 3), (4, 5), (11, 12), (13, 13)])
+@pytest.mark.parametrize(
+    "kinds", [(1, 1), (1, 6), (6, 7), (2, 2), (2, 3), (4, 5), (11, 12), (13, 13)]
+)
 def test_duplicate_chunks_are_refused(kinds):
     with pytest.raises(CorruptStream, match="two"):
         read(sealed(HEADER + b"".join(map(chunk, kinds))))

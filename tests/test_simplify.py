@@ -114,6 +114,14 @@ def test_the_segmenters_maps_are_simplified_by_default() -> None:
     assert not np.array_equal(sempic.unpack(codec.encode(picture)).labels, found)
 
 
+def test_a_pixel_of_a_smaller_map_stands_for_several_of_the_picture() -> None:
+    original = jagged()
+    assert LEVELS[5] == 4 * LEVELS[3]
+    same = simplify(original, 5, palette=CAMVID.id)
+    assert np.array_equal(simplify(original, 3, palette=CAMVID.id, area=4), same)
+    assert not np.array_equal(simplify(original, 3, palette=CAMVID.id), same)
+
+
 def test_doubtful_outlines_take_fewer_bytes_and_keep_important_objects() -> None:
     original = jagged() % PEDESTRIAN
     things = ((slice(20, 23), slice(30, 32)), (slice(40, 52), slice(50, 51)))

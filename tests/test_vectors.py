@@ -129,9 +129,10 @@ def test_label_maps_are_those_that_were_drawn():
     ):
         stream = (ROOT / f"vectors/{name}.sempic").read_bytes()
         assert np.array_equal(sempic.unpack(stream, only="labels").labels, make.street(*size)[1])
-    scene = sempic.unpack((ROOT / "vectors/halved.sempic").read_bytes())
-    assert scene.halved
-    assert np.array_equal(scene.labels[::2, ::2], make.street(45, 61)[1][::2, ::2])
+    for name in ("halved", "doubled"):
+        scene = sempic.unpack((ROOT / f"vectors/{name}.sempic").read_bytes())
+        assert (scene.doubled, scene.halved) == (True, name == "halved")
+        assert np.array_equal(scene.labels[::2, ::2], make.street(45, 61)[1][::2, ::2])
 
 
 def test_receipts_are_read_as_expected():
@@ -158,7 +159,7 @@ def test_label_maps_are_encoded_to_the_frozen_bytes(vector):
     coarse = sempic.unpack(stream).coarse
     models = {1: "camvid", 2: "cityscapes"}
     model = None if vector[0] == "subsampled" else models.get(found.palette)  # older than model 4
-    coded = expected["labels"][::2, ::2] if found.halved else expected["labels"]
+    coded = expected["labels"][::2, ::2] if found.doubled else expected["labels"]
     assert labels.encode(coded, coarse=coarse, model=model) == found.labels
 
 

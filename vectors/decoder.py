@@ -43,7 +43,8 @@ def clamp(x: int, low: int, high: int) -> int:
 # ---- F1–F4: the stream -------------------------------------------------------------------------
 
 
-LABELS, HALVED, PALETTE, WINDOWS, RECEIPT, OWN_RECEIPT, TEXTURE = 1, 6, 9, 10, 11, 12, 13
+LABELS, HALVED, DOUBLED = MAPS = 1, 6, 7
+PALETTE, WINDOWS, RECEIPT, OWN_RECEIPT, TEXTURE = 9, 10, 11, 12, 13
 COARSE = {2: "bpg", 3: "avif", 4: "webp", 5: "jxl"}
 IDS = {0: 256, 1: 12, 2: 20, 3: 35}
 """F4: how many ids each palette has."""
@@ -64,7 +65,7 @@ def decode(stream: bytes, prior: Path | None = None) -> dict[str, Any]:
     require(at < len(body), "truncated")
     palette, model = body[at] & 15, body[at] >> 4
     require(palette in IDS and model < 15, "reserved profile")
-    known = {LABELS, HALVED, WINDOWS, RECEIPT, OWN_RECEIPT, TEXTURE, *COARSE}
+    known = {*MAPS, WINDOWS, RECEIPT, OWN_RECEIPT, TEXTURE, *COARSE}
     known |= {PALETTE} if palette == 0 else set()
     chunks = split(body, at + 1, known)
 
@@ -78,8 +79,8 @@ def decode(stream: bytes, prior: Path | None = None) -> dict[str, Any]:
         exact = planes if COARSE[kind] == "bpg" else None
     if LABELS in chunks:
         result["labels"] = label_map(chunks[LABELS], height, width, exact, prior)
-    if HALVED in chunks:  # F5
-        small = label_map(chunks[HALVED], (height + 1) // 2, (width + 1) // 2, exact, prior)
+    for kind in chunks.keys() & {HALVED, DOUBLED}:  # F5
+        small = label_map(chunks[kind], (height + 1) // 2, (width + 1) // 2, exact, prior)
         result["labels"] = small.repeat(2, 0).repeat(2, 1)[:height, :width]
     if "labels" in result:
         require(result["labels"].max() < IDS[palette], "id outside the palette")
@@ -120,17 +121,17 @@ def split(body: bytes, at: int, known: set[int]) -> dict[int, bytes]:
         require(at + length <= len(body), "truncated")
         payload, at = body[at : at + length], at + length
         if kind in known:
-            families = (COARSE.keys(), {LABELS, HALVED}, {RECEIPT, OWN_RECEIPT})
+            families = (COARSE.keys(), {*MAPS}, {RECEIPT, OWN_RECEIPT})
             rivals = next((family for family in families if kind in family), {kind})
             require(not rivals & chunks.keys(), "two chunks of one kind")
             require(
-                kind not in COARSE or not chunks.keys() & {LABELS, HALVED},
+                kind not in COARSE or not chunks.keys() & {*MAPS},
                 "coarse picture after labels",
             )
             chunks[kind] = payload
         else:
             require(kind >= 8, f"unknown required chunk {kind}")
-    require(chunks.keys() & {LABELS, HALVED, *COARSE}, "neither labels nor coarse picture")
+    require(chunks.keys() & {*MAPS, *COARSE}, "neither labels nor coarse picture")
     return chunks
 
 

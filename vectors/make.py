@@ -74,12 +74,11 @@ def make(name: str) -> bytes:
     if name == "primed4-alone":
         picture, labels = street(128, 171)
         return sempic.pack(width=171, height=128, labels=labels, palette=2)
-    if name == "halved":  # one id in each 2×2 pixels; odd sizes
+    if name in ("halved", "doubled"):  # one id in each 2×2 pixels; odd sizes
         picture, labels = street(45, 61)
         labels = labels[::2, ::2].repeat(2, 0).repeat(2, 1)[:45, :61]
-        return sempic.pack(
-            width=61, height=45, labels=labels, coarse=bpg(picture, 32, "444"), halved=True
-        )
+        payload = bpg(picture, 32, "444")
+        return sempic.pack(width=61, height=45, labels=labels, coarse=payload, **{name: True})
     if name == "coarse-only":
         return sempic.pack(width=64, height=48, coarse=bpg(picture, 35, "444"))
     if name == "optional":  # chunks of types 8 and 15 around the labels, to be skipped

@@ -345,18 +345,24 @@ class Codec:
         if plain.palette not in (found, CAMVID.id, CITYSCAPES.id):
             name = PALETTES[plain.palette].name
             raise InputError(f"the segmenter's classes cannot be named in palette {name}")
-        halved = options.label_quality != LOSSLESS and halving.is_soft(pixels)
-        prediction = self._predict(coarse.downscale(pixels, 2) if halved else pixels, options)
+        simplified = options.label_quality != LOSSLESS
+        halved = simplified and halving.is_soft(pixels)
+        whole = self._predict(coarse.downscale(pixels, 2) if halved else pixels, options)
 
-        def doubled(map_: LabelMap) -> LabelMap:
-            return codec.repeated(map_, 2, pixels.shape[:2]) if halved else map_
+        def enlarged(map_: LabelMap) -> LabelMap:
+            size = pixels.shape[:2]
+            return map_ if map_.shape == size else codec.repeated(map_, 2, size)
 
         def may_show(ids: Collection[int]) -> Mask:
-            return doubled(prediction.may_show(ids, plain.palette).view(np.uint8)).view(bool)
+            return enlarged(whole.may_show(ids, plain.palette).view(np.uint8)).view(bool)
 
-        if options.label_quality != LOSSLESS and _knows_too_little(prediction):
+        if simplified and _knows_too_little(whole):
             return plain, [], may_show
-        mapped = dataclasses.replace(plain, halved=halved)
+        prediction = whole
+        if simplified and not halved and whole.probabilities is not None:
+            prediction = whole.halved()
+        doubled = halved or prediction is not whole
+        mapped = dataclasses.replace(plain, doubled=doubled, halved=halved)
         coding = None
         with ThreadPoolExecutor(1) as helper:
             if not options.targeted and runtime.threads() != 1:
@@ -367,24 +373,29 @@ class Codec:
             return plain, [], may_show
 
         def full(map_: LabelMap) -> LabelMap:
-            return translate(doubled(map_), found, plain.palette)
+            return translate(enlarged(map_), found, plain.palette)
 
-        seen = [prediction.labels] if options.imagine else []
+        seen = [whole.labels] if options.imagine else []
         if seen and options.ignore_label is not None:
-            whole = prediction.map_for_still(*how)
-            if whole is not None:
-                seen.append(whole)
+            kept = prediction.map_for_still(*how)
+            if kept is not None:
+                seen.append(kept)
         if coding is not None:
             mapped = coding.result()
         return dataclasses.replace(mapped, labels=full(labels)), [*map(full, seen)], may_show
 
     def find_labels(self, pixels: Image) -> tuple[LabelMap | None, int]:
-        """The segmenter's map as `encode` sends it by default, None if the segmenter recognises too
-        little, and the id of its palette."""
+        """The segmenter's map as `encode` sends it by default for a sharp picture, None if the
+        segmenter recognises too little, and the id of its palette."""
         prediction = self._predict(pixels, options := EncodeOptions())
         if _knows_too_little(prediction):
             return None, self.segmenter.palette
-        return prediction.map_for_still(options.found_quality), self.segmenter.palette
+        if prediction.probabilities is not None:
+            prediction = prediction.halved()
+        labels = prediction.map_for_still(options.found_quality)
+        if labels is not None and prediction.area > 1:
+            labels = codec.repeated(labels, 2, pixels.shape[:2])
+        return labels, self.segmenter.palette
 
     def _predict(self, pixels: Image, options: EncodeOptions) -> Prediction:
         from sempic.segment.prediction import predict

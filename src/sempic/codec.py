@@ -19,7 +19,7 @@ from sempic.container import MAX_PIXELS, Container
 from sempic.critical import Receipt
 from sempic.errors import CorruptStream, InputError, LabelMapError, ModelError, naming, warn
 from sempic.palette import CAMVID, PALETTES, by_id
-from sempic.scene import Coarse, Image, LabelMap, Probabilities, Scene, Window, half_map
+from sempic.scene import Coarse, Image, LabelMap, Probabilities, Scene, Window
 from sempic.texture import Texture
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class Draft:
     coarse_codec: str = "bpg"
     palette: int = CAMVID.id
     model: int = 0
+    doubled: bool = False
     halved: bool = False
     windows: bytes | None = None
     receipt: Receipt | None = None
@@ -61,6 +62,7 @@ class Draft:
                 coarse_type=coarse_codecs.CODECS[self.coarse_codec].chunk,
                 windows=_payload("windows", self.windows),
                 labels=self._packed_labels(),
+                doubled=self.map_factor == 2,
                 halved=self.halved,
                 receipt=None if self.receipt is None else critical.write(self.receipt),
                 own_groups=self.receipt is not None and self.receipt.table is not None,
@@ -70,22 +72,28 @@ class Draft:
 
     def _packed_labels(self) -> bytes | None:
         """The payload of the labels."""
+        factor = self.map_factor
         if self.labels is None:
-            if self.halved:
+            if factor > 1:
                 raise LabelMapError("there are no labels to halve")
             return None
         from sempic import labels as coder
 
         check_labels(self.labels, width=self.width, height=self.height, palette=self.palette)
-        if self.halved and not is_doubled(self.labels):
-            raise LabelMapError("halved labels are equal within each 2×2 pixels, these are not")
+        if factor > 1 and not is_doubled(self.labels):
+            raise LabelMapError("doubled labels are equal within each 2×2 pixels, these are not")
         return coder.encode(
-            half_map(self.labels) if self.halved else self.labels,
+            self.labels[::factor, ::factor],
             coarse=self.planes(),
             model=PALETTES[self.palette].full_name,
             own=self.prior,
             features=self.features,
         )
+
+    @property
+    def map_factor(self) -> int:
+        """Side of the picture by that of the map in the stream, rounded up: 1 or 2."""
+        return 2 if self.doubled or self.halved else 1
 
     def planes(self) -> Coarse | None:
         """The decoded coarse planes, the context of labels and windows; None: no coarse picture, or
@@ -106,6 +114,7 @@ class Draft:
             palette=self.palette,
             own=PALETTES[self.palette].identity,
             model=self.model,
+            doubled=self.map_factor == 2,
             halved=self.halved,
             labels=self.labels,
             coarse=None
@@ -132,6 +141,7 @@ def pack(
     coarse_codec: str = "bpg",
     palette: int = CAMVID.id,
     model: int = 0,
+    doubled: bool = False,
     halved: bool = False,
     windows: bytes | None = None,
     receipt: Receipt | None = None,
@@ -148,8 +158,9 @@ def pack(
         coarse_codec: the codec of that payload, a name in `sempic.coarse.CODECS`.
         palette: id of the palette (`sempic.palette`).
         model: id of the intended receiver, 0: any.
-        halved: the picture loses no detail at half its size. Labels must be equal within each 2×2
-            pixels, and are sent at half the size.
+        doubled: labels are equal within each 2×2 pixels, counted from the top left corner; the
+            stream then has one id for each, at fewer bytes.
+        halved: the picture loses no detail at half its size; its labels are doubled.
         windows: payload from `sempic.windows.encode`, made with this coarse picture.
         receipt: the result of a check.
         texture: the result of `sempic.texture.choose`.
@@ -157,8 +168,8 @@ def pack(
             used for labels of its palette where the prior saves bytes.
 
     Raises:
-        LabelMapError: labels of another shape or type, with ids outside the palette, or `halved`
-            labels that differ within 2×2 pixels.
+        LabelMapError: labels of another shape or type, with ids outside the palette, or `doubled`
+            or `halved` labels that differ within 2×2 pixels.
         InputError: a size or id outside the format's range, a payload that is not bytes.
     """
     return Draft(**locals()).pack()
@@ -203,9 +214,9 @@ def unpack(
     if c.labels is not None and only != "coarse":
         from sempic import labels
 
-        size = (-(-c.height // 2), -(-c.width // 2)) if c.halved else (c.height, c.width)
+        size = (-(-c.height // 2), -(-c.width // 2)) if c.doubled else (c.height, c.width)
         scene_labels = labels.decode(c.labels, *size, coarse=context, own=prior)
-        if c.halved:
+        if c.doubled:
             scene_labels = repeated(scene_labels, 2, (c.height, c.width))
         check_decoded(scene_labels, c.palette)
     if c.windows is not None and only is None:
@@ -216,6 +227,7 @@ def unpack(
         palette=c.palette,
         own=c.own,
         model=c.model,
+        doubled=c.doubled,
         halved=c.halved,
         labels=scene_labels,
         coarse=None if only == "labels" else scene_coarse,
@@ -233,7 +245,7 @@ def coarse_features(draft: Draft) -> CoarseFeatures | None:
     if planes is None:
         return None
     sides = draft.height, draft.width
-    rows, columns = (-(-side // 2) if draft.halved else side for side in sides)
+    rows, columns = (-(-side // draft.map_factor) for side in sides)
     return coder.coarse_features(planes, rows, columns, PALETTES[draft.palette].full_name)
 
 

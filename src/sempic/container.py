@@ -37,6 +37,7 @@ class Chunk(IntEnum):
 
     LABELS = 1
     HALVED = 6
+    DOUBLED = 7
     PALETTE = 9
     WINDOWS = 10
     RECEIPT = 11
@@ -49,6 +50,7 @@ FIRST_OPTIONAL = 8
 _NAMES = dict.fromkeys(BY_CHUNK, "coarse") | {
     Chunk.LABELS: "labels",
     Chunk.HALVED: "labels",
+    Chunk.DOUBLED: "labels",
     Chunk.PALETTE: "palette",
     Chunk.WINDOWS: "windows",
     Chunk.RECEIPT: "receipt",
@@ -73,8 +75,10 @@ class Container:
     """Id of the receiver that the sender intends, 0…14; 0: any."""
     labels: bytes | None = None
     """Payload of the label map."""
-    halved: bool = False
+    doubled: bool = False
     """Whether the map has half the picture's size, rounded up: an id for each 2×2 pixels (§5)."""
+    halved: bool = False
+    """Whether the picture may be painted at half its size (§5); the map is then doubled, too."""
     coarse: bytes | None = None
     """Payload of the coarse picture."""
     coarse_type: int = CODECS["bpg"].chunk
@@ -108,7 +112,7 @@ def write(container: Container) -> bytes:
     for kind, payload in (
         (Chunk.PALETTE, own.encode() if own else None),
         (c.coarse_type, c.coarse),
-        (Chunk.HALVED if c.halved else Chunk.LABELS, c.labels),
+        (_labels_chunk(c), c.labels),
         (Chunk.WINDOWS, c.windows),
         (Chunk.OWN_RECEIPT if c.own_groups else Chunk.RECEIPT, c.receipt),
         (Chunk.TEXTURE, c.texture),
@@ -118,6 +122,12 @@ def write(container: Container) -> bytes:
             stream += payload
     stream += zlib.crc32(stream).to_bytes(4, "little")
     return bytes(stream)
+
+
+def _labels_chunk(c: Container) -> Chunk:
+    if c.halved:
+        return Chunk.HALVED
+    return Chunk.DOUBLED if c.doubled else Chunk.LABELS
 
 
 def read(stream: bytes, *, max_pixels: int = MAX_PIXELS) -> Container:
@@ -204,6 +214,7 @@ def _content(
         palette=palette,
         own=own,
         model=model,
+        doubled=types.get("labels") in (Chunk.HALVED, Chunk.DOUBLED),
         halved=types.get("labels") == Chunk.HALVED,
         coarse_type=types.get("coarse", CODECS["bpg"].chunk),
         own_groups=types.get("receipt") == Chunk.OWN_RECEIPT,

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from sempic import coarse, codec, critical, progress, simplify, texture, windows
 from sempic.codec import Draft
 from sempic.errors import ImageError, InputError, LabelMapError, RateError, naming, warn
-from sempic.options import LOSSLESS, QUALITY, UNMAPPED, EncodeOptions
+from sempic.options import DOUBLED, LOSSLESS, QUALITY, UNMAPPED, EncodeOptions
 from sempic.palette import PALETTES, Palette, numbers
 from sempic.scene import Image, LabelMap, Scene, half_map
 from sempic.windows import choice, layout
@@ -297,7 +297,11 @@ def levels(size: tuple[int, ...], options: EncodeOptions) -> list[int]:
 def _with_coarse(plain: Draft, pixels: Image, level: int, *, mapped: bool) -> Draft:
     """A draft with the coarse picture of a level; mapped: the stream has a label map."""
     small = coarse.downscale(pixels, QUALITY[level].factor)
-    qp = QUALITY[level].qp - (0 if mapped else UNMAPPED)
+    qp = QUALITY[level].qp
+    if not mapped:
+        qp -= UNMAPPED
+    elif plain.doubled and not plain.halved:
+        qp -= DOUBLED
     payload = coarse.encode(small, codec=plain.coarse_codec, quality=qp)
     return dataclasses.replace(plain, coarse=payload)
 

@@ -45,6 +45,9 @@ QUALITY = {
 UNMAPPED: Final = 3
 """Subtracted from the QP of a stream without a label map, whose coarse picture then costs about as
 much as both parts of other streams (docs/experiments/coarse.md)."""
+DOUBLED: Final = 1
+"""Subtracted from the QP of a sharp picture with a map of half its size: for most of the bits that
+the map saves (docs/experiments/maps.md)."""
 
 DEFAULT_QUALITY: Final = 5
 

@@ -73,9 +73,11 @@ class Scene:
     """uint8 (height, width), or None if the stream has no label map."""
     coarse: Coarse | None
     """The coarse planes, or None if the stream has no coarse picture."""
+    doubled: bool = False
+    """Whether the stream has one id for each 2×2 pixels, in which labels are therefore equal."""
     halved: bool = False
-    """Whether the picture loses no detail at half its size: labels are equal within each 2×2
-    pixels, and the receiver paints at half the size."""
+    """Whether the picture loses no detail at half its size: labels are doubled, and the receiver
+    paints at half the size."""
     enlarged: bool = False
     """Whether the painted picture will be shown at twice its size, as that of `half`."""
     windows: tuple[Window, ...] = ()
@@ -91,6 +93,7 @@ class Scene:
             width=-(-self.width // 2),
             height=-(-self.height // 2),
             labels=None if self.labels is None else half_map(self.labels),
+            doubled=False,
             halved=False,
             enlarged=True,
             windows=(),

@@ -25,7 +25,7 @@ from sempic.palette import PALETTES, Palette, numbers
 from sempic.scene import LabelMap, Probabilities
 
 LEVELS = {1: 0.4, 2: 0.7, 3: 1.0, 4: 2.0, 5: 4.0}
-"""label_quality → bits that a changed pixel of importance 1 must save."""
+"""label_quality → bits that a changed pixel of the picture, of importance 1, must save."""
 
 IMPORTANCE = {
     "pedestrian": math.inf,
@@ -54,7 +54,7 @@ _SURE = 1.2
 _OUTLINE = 3.0
 """With probabilities: importance of an outline pixel of a class that is never removed."""
 _LARGEST = 64
-"""Largest region, in pixels, that may vanish."""
+"""Largest region, in pixels of the picture, that may vanish."""
 _PATTERNS = 6**5
 _BORDER = 3
 
@@ -84,6 +84,7 @@ def simplify(
     palette: int,
     importance: Mapping[str, float] | None = None,
     probabilities: Probabilities | None = None,
+    area: int = 1,
 ) -> LabelMap:
     """A map that takes fewer bits: uint8 (H, W), no new ids.
 
@@ -93,11 +94,13 @@ def simplify(
     importance: as of `class_weights`.
     probabilities: by the segmenter, uint8 (classes, H, W) in 1/255. The weight of a changed pixel
         is then proportional to the loss of probability.
+    area: pixels of the picture that a pixel of the map stands for; it must save as many times more.
     Raises InputError for an unknown quality or name, or an invalid weight.
     """
     if quality not in LEVELS:
         raise InputError(f"label quality is {min(LEVELS)}…{max(LEVELS)}, not {quality}")
-    worth = class_weights(PALETTES[palette], importance) * LEVELS[quality]
+    threshold = LEVELS[quality] * area
+    worth = class_weights(PALETTES[palette], importance) * threshold
     ids = np.unique(labels)
     height, width = labels.shape
     n = len(ids)
@@ -112,7 +115,7 @@ def simplify(
         for plane, number in zip(likely, ids, strict=True):
             plane[_BORDER:-_BORDER, _BORDER:-_BORDER] = probabilities[number]
         likely = likely.reshape(n, -1)
-        outlines = np.where(np.isinf(worth), _OUTLINE * LEVELS[quality], worth)
+        outlines = np.where(np.isinf(worth), _OUTLINE * threshold, worth)
     image = image.ravel()
     around = np.array([-1, 1, -stride, stride])
     contexts = np.zeros(image.size, np.uint16)
@@ -126,7 +129,8 @@ def simplify(
         _smooth(
             image, stride, n, contexts, bits, outlines[ids], np.isinf(worth[ids]), likely, around
         )
-        region, border = np.zeros(_LARGEST + 1, np.int64), np.zeros(n + 1, np.int64)
+        region = np.zeros(_LARGEST // area + 1, np.int64)
+        border = np.zeros(n + 1, np.int64)
         visited = np.zeros(image.size, np.bool_)
         _merge(
             image, stride, n, contexts, bits, worth[ids], likely, around, visited, region, border
@@ -293,8 +297,9 @@ def _merge(
     """Merges small regions into the label with the longest common border; the first of several.
 
     contexts: of all pixels; updated. visited: like `image`, all False. region: buffer for the
-    indices of a region's pixels. border: buffer, one number per label.
+    indices of a region's pixels; larger regions stay. border: buffer, one number per label.
     """
+    largest = len(region) - 1
     for start in range(image.size):
         a = np.int64(image[start])
         if a == n or visited[start] or worth[a] == np.inf:
@@ -311,17 +316,17 @@ def _merge(
         visited[start] = True
         for v in range(n + 1):
             border[v] = 0
-        while at < size and size <= _LARGEST:
+        while at < size and size <= largest:
             for side in around:
                 o = region[at] + side
                 if image[o] != a:
                     border[image[o]] += 1
-                elif not visited[o] and size <= _LARGEST:
+                elif not visited[o] and size <= largest:
                     visited[o] = True
                     region[size] = o
                     size += 1
             at += 1
-        if size > _LARGEST:
+        if size > largest:
             continue
         b = 0
         for v in range(1, n):

@@ -83,11 +83,12 @@ def test_a_servers_prior_codes_and_decodes_maps(tmp_path):
         FakeCoder().decode(mine, only="ids", format="png", synthesis={})
 
 
-def test_relabel_keeps_the_halved_map():
+@pytest.mark.parametrize("name", ["doubled", "halved"])
+def test_relabel_keeps_the_size_of_the_map(name):
     labels = LABELS[::2, ::2].repeat(2, 0).repeat(2, 1)
-    before = sempic.pack(width=64, height=48, labels=labels, halved=True)
+    before = sempic.pack(width=64, height=48, labels=labels, **{name: True})
     scene = sempic.unpack(FakeCoder().relabel(before, png(LABELS)))
-    assert scene.halved
+    assert (scene.doubled, scene.halved) == (True, name == "halved")
     assert np.array_equal(scene.labels, labels)
 
 

@@ -46,6 +46,7 @@ STAKES = {
     "signs and lights": _SMALL,
 }
 """By names of `critical.GROUPS`."""
+_THIN = ("pole", "sign", "traffic sign", "traffic light")
 
 
 def worth(palette: Palette) -> npt.NDArray[np.float32]:
@@ -54,6 +55,17 @@ def worth(palette: Palette) -> npt.NDArray[np.float32]:
     for name, stake in STAKES.items():
         found[ids(GROUPS[name], palette)] = stake.worth
     return found
+
+
+def small(palette: Palette) -> list[int]:
+    """The ids of classes whose objects are small."""
+    names = [name for name, stake in STAKES.items() if stake == _SMALL]
+    return [number for name in names for number in ids(GROUPS[name], palette)]
+
+
+def thin(palette: Palette) -> list[int]:
+    """The ids of classes that are often a pixel or two wide."""
+    return [i for i, name in enumerate(palette.classes) if name in _THIN]
 
 
 def decide(labels: LabelMap, probabilities: Probabilities, palette: Palette) -> LabelMap:

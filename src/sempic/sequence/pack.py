@@ -485,6 +485,7 @@ class Unpacker:
             palette=self._palette,
             own=head.own or None,
             model=head.model,
+            doubled=time.halved,
             halved=time.halved,
             labels=copy.deepcopy(found),
             coarse=copy.deepcopy(planes),

@@ -164,10 +164,11 @@ class Coder:
         packed = codec.pack(
             width=c.width,
             height=c.height,
-            labels=codec.repeated(half_map(new_map), 2, new_map.shape) if c.halved else new_map,
+            labels=codec.repeated(half_map(new_map), 2, new_map.shape) if c.doubled else new_map,
             coarse=c.coarse,
             coarse_codec=coarse.BY_CHUNK[c.coarse_type].name,
             palette=c.palette,
+            doubled=c.doubled,
             halved=c.halved,
             prior=self._codec.prior,
         )

@@ -20,7 +20,7 @@ from sempic.labels import trunk
 from sempic.segment import Segmenter
 from sempic.training.data import taxonomy
 from sempic.training.data.readers import Item
-from sempic.training.data.render import JUDGED, digest, open_segmenter, sent_map
+from sempic.training.data.render import JUDGED, MAPS, digest, open_segmenter, sent_map
 from sempic.training.data.sources import Source, hold_out, open_sources
 from sempic.training.data.taxonomy import Taxonomy
 from sempic.training.options import PriorData
@@ -56,7 +56,7 @@ def maps_of(
     inputs, or rendered now. Raises InputError or ModelError."""
     items = [item for source in sources for item in source]
     used = [segmenter, *(path for item in items for path in item.files)]
-    inputs = json.dumps([taxonomy.describe(classes), digest(used), list(map(len, sources))])
+    inputs = json.dumps([taxonomy.describe(classes), digest(used), list(map(len, sources)), MAPS])
     cache = folder / f"prior-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}.npz"
     if not cache.exists():
         files.make_folder(folder)
