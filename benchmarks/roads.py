@@ -119,7 +119,8 @@ def measure(bench: benchmark.Benchmark, rows: list[str], quality: int) -> list[d
     for name, files in coded.items():
         figures = row([f.record for f in files], originals, [f.bpp for f in files])
         line = {"title": ROWS[name][0], **figures, **median_times(files)}
-        if "ours" in coded and name != "ours" and "lpips" in figures:
+        both = (*coded.get("ours", ()), *files)
+        if name != "ours" and "ours" in coded and all("lpips" in file.record for file in both):
             line["ours_nearer"] = sum(
                 mine.record["lpips"] < other.record["lpips"]
                 for mine, other in zip(coded["ours"], files, strict=True)
