@@ -349,18 +349,13 @@ class Codec:
         halved = simplified and halving.is_soft(pixels)
         whole = self._predict(coarse.downscale(pixels, 2) if halved else pixels, options)
 
-        def enlarged(map_: LabelMap) -> LabelMap:
-            size = pixels.shape[:2]
-            return map_ if map_.shape == size else codec.repeated(map_, 2, size)
-
         def may_show(ids: Collection[int]) -> Mask:
-            return enlarged(whole.may_show(ids, plain.palette).view(np.uint8)).view(bool)
+            mask = whole.may_show(ids, plain.palette)
+            return _enlarged(mask.view(np.uint8), pixels).view(bool)
 
         if simplified and _knows_too_little(whole):
             return plain, [], may_show
-        prediction = whole
-        if simplified and not halved and whole.probabilities is not None:
-            prediction = whole.halved()
+        prediction = whole.halved() if simplified and not halved else whole
         doubled = halved or prediction is not whole
         mapped = dataclasses.replace(plain, doubled=doubled, halved=halved)
         coding = None
@@ -373,7 +368,7 @@ class Codec:
             return plain, [], may_show
 
         def full(map_: LabelMap) -> LabelMap:
-            return translate(enlarged(map_), found, plain.palette)
+            return translate(_enlarged(map_, pixels), found, plain.palette)
 
         seen = [whole.labels] if options.imagine else []
         if seen and options.ignore_label is not None:
@@ -390,12 +385,8 @@ class Codec:
         prediction = self._predict(pixels, options := EncodeOptions())
         if _knows_too_little(prediction):
             return None, self.segmenter.palette
-        if prediction.probabilities is not None:
-            prediction = prediction.halved()
-        labels = prediction.map_for_still(options.found_quality)
-        if labels is not None and prediction.area > 1:
-            labels = codec.repeated(labels, 2, pixels.shape[:2])
-        return labels, self.segmenter.palette
+        labels = prediction.halved().map_for_still(options.found_quality)
+        return None if labels is None else _enlarged(labels, pixels), self.segmenter.palette
 
     def _predict(self, pixels: Image, options: EncodeOptions) -> Prediction:
         from sempic.segment.prediction import predict
@@ -651,6 +642,12 @@ decode = _of_the_shared(Codec.decode)
 
 objects = _of_the_shared(Codec.objects)
 """`Codec.objects` with the bundled models."""
+
+
+def _enlarged(labels: LabelMap, pixels: Image) -> LabelMap:
+    """A map at the size of a picture, which it has, or half of it."""
+    size = pixels.shape[:2]
+    return labels if labels.shape == size else codec.repeated(labels, 2, size)
 
 
 def _knows_too_little(prediction: Prediction) -> bool:

@@ -43,3 +43,8 @@ def test_void_stays_at_half_the_size_where_nothing_else_is():
     labels = [[void, void, void, CAR], [void, void, void, void]]
     car = [[90, 90, 90, 140], [90, 90, 90, 90]]
     assert prediction((CAR, car), labels=labels).halved().labels.tolist() == [[void, CAR]]
+
+
+def test_a_map_without_probabilities_keeps_its_size():
+    whole = Prediction(np.array([[ROAD, SKY]], np.uint8), None, CITYSCAPES.id, False)
+    assert whole.halved() is whole

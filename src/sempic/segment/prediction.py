@@ -12,7 +12,7 @@ from sempic import codec, simplify
 from sempic.options import LOSSLESS, LabelQuality
 from sempic.palette import PALETTES, translate
 from sempic.roles import Segmenter
-from sempic.scene import Image, LabelMap, Probabilities
+from sempic.scene import Image, LabelMap, Probabilities, padded
 from sempic.segment import doubt
 from sempic.segment.stakes import decide, small, thin
 from sempic.windows.choice import Mask, possible
@@ -45,20 +45,24 @@ class Prediction(NamedTuple):
 
     def halved(self) -> Prediction:
         """The prediction at half its size, rounded up: of 2×2 pixels the mean probabilities and the
-        likeliest of the four ids. Needs probabilities.
+        likeliest of the four ids. Without probabilities it stays as it is.
 
         Segmenters see no outline as fine as a pixel, so receivers paint as well from such a map,
         which takes two thirds of the bits (docs/experiments/maps.md).
         """
-        assert self.probabilities is not None
-        four = _quarters(self.probabilities)
-        found = (four.sum(0, dtype=np.uint16) + 2 >> 2).astype(np.uint8)
-        # The mean loses what is small or thin; the largest probability invents people.
-        for classes, share in ((small, 1), (thin, 2)):
-            ids = [i for i in classes(PALETTES[self.palette]) if i < len(found)]
-            largest = four[:, ids].max(0).astype(np.uint16)
-            found[ids] = ((2 - share) * found[ids] + share * largest) // 2
-        named = _quarters(self.labels)
+        if self.probabilities is None:
+            return self
+        named, palette = _quarters(self.labels), PALETTES[self.palette]
+        found = np.empty((len(self.probabilities), *named.shape[1:]), np.uint8)
+        for number, plane in enumerate(self.probabilities):  # one by one: all take much memory
+            four = _quarters(plane)
+            pooled = four.sum(0, dtype=np.uint16) + 2 >> 2
+            # The mean loses what is small or thin; the largest probability invents people.
+            if number in thin(palette):
+                pooled = four.max(0)
+            elif number in small(palette):
+                pooled = (pooled + four.max(0)) // 2
+            found[number] = pooled
         odds = np.take_along_axis(found, np.minimum(named, len(found) - 1), 0)
         odds[named >= len(found)] = 0
         labels = np.take_along_axis(named, odds.argmax(0)[None], 0)[0]
@@ -113,12 +117,11 @@ class Prediction(NamedTuple):
 
 
 def _quarters(array: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """The four pixels of each 2×2: (…, H, W) → (4, …, H / 2, W / 2), rounded up; the last row and
-    column are repeated."""
-    height, width = array.shape[-2:]
-    pad = [(0, 0)] * (array.ndim - 2) + [(0, height % 2), (0, width % 2)]
-    even = np.pad(array, pad, mode="edge")
-    return np.stack([even[..., y::2, x::2] for y in (0, 1) for x in (0, 1)])
+    """The four pixels of each 2×2: (H, W) → (4, H / 2, W / 2), rounded up; the last row and column
+    are repeated."""
+    height, width = array.shape
+    even = padded(array, height + height % 2, width + width % 2)
+    return np.stack([even[y::2, x::2] for y in (0, 1) for x in (0, 1)])
 
 
 def predict(
