@@ -93,9 +93,11 @@ class Manifest:
             return
         keys = ("bytes", "bpp", "seconds", "error", "receipt")
         entries = [
-            {"file": _name(r["path"])}
-            | {"output": _name(r["output"]) if "output" in r else None}
-            | {k: r.get(k) for k in keys}
+            {
+                "file": _name(r["path"]),
+                "output": _name(r["output"]) if "output" in r else None,
+                **{key: r.get(key) for key in keys},
+            }
             for r in records
         ]
         text = self._head + "".join(json_line(entry) + "\n" for entry in entries)

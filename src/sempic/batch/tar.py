@@ -53,9 +53,9 @@ def change(
     for member in members:
         key = unicodedata.normalize("NFC", posixpath.normpath(member.target)).casefold()
         other = seen.setdefault(key, member)
-        if other is not member and other.name == member.name:
-            raise InputError(f"{member.name} is in it twice")
         if other is not member:
+            if other.name == member.name:
+                raise InputError(f"{member.name} is in it twice")
             raise InputError(
                 f"{other.name} and {member.name} would both become {member.target}; "
                 "--images names the ending of the pictures, such as --images .jpg"

@@ -84,10 +84,11 @@ class HumanMaps:
     def confusion(self, truth: LabelMap, predicted: Path) -> metrics.Counts:
         """`metrics.confusion` of a human map with a predicted one, which may have another size, and
         the colours of Cityscapes' label ids where train ids are compared."""
-        size, compared = (truth.shape[1], truth.shape[0]), self.compared
-        with naming(predicted):
-            found = _with_colours(pictures.decode(jobs.read(predicted)), compared)
-        palette = found if found and (found, compared) == _LABEL_IDS else compared
+        size, palette, compared = (truth.shape[1], truth.shape[0]), self.compared, self.compared
+        if compared == CITYSCAPES:
+            with naming(predicted):
+                found = _with_colours(pictures.decode(jobs.read(predicted)), compared)
+            palette = CITYSCAPES_FULL if found == CITYSCAPES_FULL else compared
         labels = pictures.resized(read_as(predicted, palette, compared), size, "NEAREST")
         return confusion(truth, labels, compared, self.classes)
 
