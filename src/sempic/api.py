@@ -115,7 +115,9 @@ class Codec:
             if file.is_file() and file.read_bytes() == content:
                 raise ModelError(f"{path}: the segmenter itself cannot find its own errors")
         digest = hashlib.sha256(content).hexdigest()[:8]
-        return check.Verifier(predict=network.predict, palette=network.palette, digest=digest)
+        return check.Verifier(
+            predict=network.predict, label=network, palette=network.palette, digest=digest
+        )
 
     @functools.cached_property
     def prior(self) -> Prior | None:
@@ -326,6 +328,7 @@ class Codec:
             may_show=may_show,
             full=full,
         )
+        del may_show  # it holds the segmenter's probabilities
         return all_drafts.best(levels)
 
     def _with_found_map(

@@ -226,6 +226,25 @@ def test_the_original_is_predicted_once(draft, ahead):
     assert [original for _, original in seen] == [True, *[False] * (len(seen) - 1)]
 
 
+def test_the_last_look_takes_the_map_alone(draft):
+    """Probabilities take time and memory; they only tell what to send."""
+    looks = []
+
+    def predict(image):
+        looks.append("predict")
+        return see(image), None
+
+    def label(image):
+        looks.append("label")
+        return see(image)
+
+    verifier = dataclasses.replace(VERIFIER, predict=predict, label=label)
+    assert checked(draft, 9.0, verifier=verifier) == checked(draft, 9.0)
+    assert looks == ["predict", "predict", "label"]
+    check.find(IMAGE, IMAGE, verifier=verifier)
+    assert looks[3:] == ["label", "label"]
+
+
 @pytest.mark.parametrize("ahead", [True, False])
 def test_an_error_about_the_original_is_raised(draft, ahead):
     def predict(image):

@@ -158,6 +158,8 @@ def test_a_mask_selects_the_cells_it_touches():
     mask = np.zeros((17, 20), bool)
     mask[16, 7] = mask[0, 16] = True
     assert np.argwhere(layout.touched(mask)).tolist() == [[0, 2], [2, 0]]
+    part = mask[12:17, 5:8]
+    assert np.argwhere(layout.touched(part, (12, 5), mask.shape)).tolist() == [[2, 0]]
 
 
 # ── what is shown ─────────────────────────────────────────────────────────────────────────────

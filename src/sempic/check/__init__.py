@@ -26,12 +26,12 @@ from sempic.codec import Draft, check_prediction
 from sempic.critical import BUDGET, GROUPS, FoundObject, Groups, Receipt, Table
 from sempic.errors import InputError
 from sempic.palette import PALETTES, Palette, alike, by_id, spelt
-from sempic.scene import Image, LabelMap, Probabilities, Scene
+from sempic.scene import Coarse, Image, LabelMap, Probabilities, Scene
 from sempic.windows import choice, layout
 from sempic.windows.layout import Cells
 
-Likely: TypeAlias = npt.NDArray[np.float32]
-"""float32 (H, W), 0…1."""
+Likely: TypeAlias = npt.NDArray[np.uint16]
+"""Probability in 1/255, uint16 (H, W); a sum of rounded ones may exceed 255."""
 
 __all__ = ["SIDE", "Verifier", "find", "imagined", "once", "run", "wanted"]
 
@@ -60,6 +60,8 @@ class Verifier:
     """Palette id."""
     digest: str
     """The first eight hexadecimal digits of the model file's SHA-256."""
+    label: Callable[[Image], LabelMap] | None = None
+    """The map of `predict` alone, if that takes less; None: `predict` is used."""
 
     def __post_init__(self) -> None:
         by_id(self.palette)
@@ -140,19 +142,22 @@ def run(
     """
     palette = PALETTES[verifier.palette]
     groups = wanted(table, verifier)
-    room = int(budget * len(stream))
+    already = 0 if draft.windows is None else len(draft.windows) + CHUNK
+    room = int(budget * len(stream)) + already
     before, probable_before = _seen(picture, verifier, groups)
-    scene = draft.scene()
+    scene, planes = draft.scene(), draft.planes()
     painted = paint(dataclasses.replace(scene, windows=()))
     after, probable_after = _seen(windows.blend(painted, scene.windows), verifier, groups)
     found = _doubtful(probable_before, probable_after, groups)
+    del probable_before, probable_after  # large
     doubtful = [cells for region in found if (cells := region & ~never).any()]
-    payload = _within_budget(picture, draft, doubtful, sent, room, qp)
+    payload = _within_budget(picture, planes, doubtful, sent, room, qp)
     if payload is None and not sent.any():  # better a coarser window than none
-        payload = _within_budget(picture, draft, doubtful, sent, room, min(qp + COARSER, 51))
+        payload = _within_budget(picture, planes, doubtful, sent, room, min(qp + COARSER, 51))
     if payload is not None:
         draft = dataclasses.replace(draft, windows=payload)
-        after, _ = _seen(windows.blend(painted, draft.scene().windows), verifier, groups)
+        shown = windows.decode(payload, draft.width, draft.height, planes)
+        after = _labelled(windows.blend(painted, shown), verifier)
     changes = compare(before, after, palette, groups)
     receipt = Receipt(
         verifier=verifier.digest,
@@ -175,7 +180,7 @@ def find(
 
     picture, decoded: uint8 (H, W, 3), the original and the receiver's picture.
     """
-    before, after = (_seen(shown.copy(), verifier, groups)[0] for shown in (picture, decoded))
+    before, after = (_labelled(shown.copy(), verifier) for shown in (picture, decoded))
     found = []
     for name, change in compare(before, after, PALETTES[verifier.palette], groups).items():
         found += [FoundObject(name, "kept", region.box) for region in change.kept]
@@ -184,17 +189,24 @@ def find(
     return found
 
 
+def _labelled(picture: Image, verifier: Verifier) -> LabelMap:
+    """The verifier's map of a picture."""
+    alone = verifier.label
+    output = verifier.predict(picture) if alone is None else (alone(picture), None)
+    return check_prediction("verifier", output, picture, verifier.palette)[0]
+
+
 def _seen(picture: Image, verifier: Verifier, groups: Groups) -> tuple[LabelMap, list[Likely]]:
     """The verifier's map of a picture, and the probability of each group."""
     output, palette = verifier.predict(picture), PALETTES[verifier.palette]
     labels, probabilities = check_prediction("verifier", output, picture, palette.id)
     if probabilities is None:
         masks = (mask(labels, group, palette) for group in groups.values())
-        return labels, [inside.astype(np.float32) for inside in masks]
+        return labels, [inside * np.uint16(255) for inside in masks]
     known = [
         [i for i in ids(group, palette) if i < len(probabilities)] for group in groups.values()
     ]
-    return labels, [probabilities[classes].sum(0, dtype=np.float32) / 255 for classes in known]
+    return labels, [probabilities[classes].sum(0, dtype=np.uint16) for classes in known]
 
 
 def _doubtful(before: list[Likely], after: list[Likely], groups: Groups) -> list[Cells]:
@@ -205,28 +217,34 @@ def _doubtful(before: list[Likely], after: list[Likely], groups: Groups) -> list
     (docs/experiments/check.md).
     """
     found: list[tuple[float, Cells]] = []
+    least = math.ceil(255 * choice.LIKELY)  # numpy compares with integers faster
     pairs = zip((*before, *after), (*after, *before), (*groups.values(),) * 2, strict=True)
     for one, other, group in pairs:
-        for region in regions(one >= choice.LIKELY, SMALLEST * group.least(one.size)):
+        for region in regions(one >= least, SMALLEST * group.least(one.size)):
             box = region.rows, region.columns
-            probability, opposite = (float(p[box][region.shape].mean()) for p in (one, other))
+            there = (p[box][region.shape] / np.float32(255) for p in (one, other))
+            probability, opposite = (float(p.mean()) for p in there)
             if probability - opposite >= LESS:
                 worth = probability * (probability - opposite)
-                cells = layout.touched(region.around(choice.MARGIN, one.shape))
+                (rows, columns), inside = region.grown(choice.MARGIN, one.shape)
+                cells = layout.touched(inside, (rows.start, columns.start), one.shape)
                 found.append((worth / math.sqrt(cells.sum()), cells))
     return [cells for _, cells in sorted(found, key=lambda pair: -pair[0])]
 
 
 def _within_budget(
-    picture: Image, draft: Draft, doubtful: list[Cells], cells: Cells, room: int, qp: int
+    picture: Image,
+    planes: Coarse | None,
+    doubtful: list[Cells],
+    cells: Cells,
+    room: int,
+    qp: int,
 ) -> bytes | None:
-    """The windows of `cells`, of the first doubtful regions that fit into `room` more bytes, and of
-    smaller ones after them; None if no region fits."""
-    already = 0 if draft.windows is None else len(draft.windows) + CHUNK
+    """The windows of `cells`, of the first doubtful regions that fit into `room` bytes with them,
+    and of smaller ones after them; None if no region fits."""
     unions = np.logical_or.accumulate([cells, *doubtful])
     area = unions.sum((1, 2)).tolist()
     rate = RATE
-    planes = draft.planes() if doubtful else None
 
     def coded(shown: Cells) -> bytes | None:
         """The payload, if it fits; sets the rate."""
@@ -234,13 +252,13 @@ def _within_budget(
         with contextlib.suppress(InputError):  # too many windows, or too large an atlas
             payload = windows.encode(picture, layout.rectangles(shown), planes, qp=qp)
             rate = len(payload) / shown.sum()
-            if len(payload) + CHUNK - already <= room:
+            if len(payload) + CHUNK <= room:
                 return payload
         return None
 
     best, low, high = None, 0, len(doubtful)  # low fits
     while low < high:
-        estimate = bisect.bisect_right(area, (room + already) / rate) - 1
+        estimate = bisect.bisect_right(area, room / rate) - 1
         count = min(max(estimate, low + 1), high)
         if (payload := coded(unions[count])) is not None:
             low, best = count, payload
@@ -248,7 +266,7 @@ def _within_budget(
             high = count - 1
     wider = [unions[low]]
     for region in doubtful[low:]:
-        if (more := wider[-1] | region).sum() * rate <= room + already:
+        if (more := wider[-1] | region).sum() * rate <= room:
             wider.append(more)
     for shown in reversed(wider[1:]):
         if (payload := coded(shown)) is not None:

@@ -87,11 +87,10 @@ def imagined_numbers(classes: Collection[str], palette: Palette) -> list[int]:
 
 def grown(mask: Mask, pixels: int) -> Mask:
     """A mask, bool (H, W), dilated by a square of 2 · pixels + 1."""
-    for axis in (0, 1):
-        lines = np.moveaxis(mask, axis, 0)
-        reached = lines.copy()
+    for _ in range(2):  # along columns, then, transposed, along rows
+        reached = mask.copy("K")
         for i in range(1, pixels + 1):
-            reached[i:] |= lines[:-i]
-            reached[:-i] |= lines[i:]
-        mask = np.moveaxis(reached, 0, axis)
+            reached[i:] |= mask[:-i]
+            reached[:-i] |= mask[i:]
+        mask = reached.T
     return mask

@@ -52,13 +52,19 @@ def grid(width: int, height: int) -> tuple[int, int]:
     return -(-width // CELL), -(-height // CELL)
 
 
-def touched(mask: npt.NDArray[np.bool_]) -> Cells:
-    """The cells that contain a pixel of a mask, bool (H, W)."""
-    height, width = mask.shape
+def touched(
+    mask: npt.NDArray[np.bool_], corner: tuple[int, int] = (0, 0), size: tuple[int, ...] = ()
+) -> Cells:
+    """The cells that contain a pixel of a mask, bool (h, w).
+
+    corner: row and column of the mask's first pixel in a picture of `size` (height, width). Without
+    a size, the mask is that of the whole picture.
+    """
+    height, width = size or mask.shape
     columns, rows = grid(width, height)
     found = np.zeros((rows, columns), bool)
     y, x = np.nonzero(mask)
-    found[y // CELL, x // CELL] = True
+    found[(y + corner[0]) // CELL, (x + corner[1]) // CELL] = True
     return found
 
 
