@@ -31,15 +31,15 @@ class Unread(OwnRecipe):
 
 
 def test_a_folder_that_cannot_be_written_is_named_before_the_first_step(tmp_path, monkeypatch):
-    recipe = Line(options(tmp_path, steps=1))
     with monkeypatch.context() as patch:
         patch.setattr("os.access", lambda *_: False)
         with pytest.raises(OutputError, match="not a writable folder"):
-            train(recipe, recipe.options)
-    recipe = Line(options(tmp_path, steps=1, export_dir=tmp_path / "x/.."))
+            Unread.run(options(tmp_path, steps=1))
+    (tmp_path / "file").write_text("dear")
+    with pytest.raises(OutputError, match="file: not a writable folder"):
+        Unread.run(options(tmp_path / "run", steps=1, export_dir=tmp_path / "file"))
     with pytest.raises(OutputError, match="float16 would replace its weights"):
-        train(recipe, recipe.options)
-    assert not recipe.rates
+        Unread.run(options(tmp_path, steps=1, export_dir=tmp_path / "x/.."))
     for folders in ({"out": tmp_path / "x.png"}, {"export_dir": tmp_path / "x.png"}):
         with pytest.raises(OutputError, match=r"x\.png: a folder under the name of a file"):
             Unread.run(options(**{"out": tmp_path, "steps": 1, **folders}))

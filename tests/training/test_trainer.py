@@ -309,14 +309,6 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path, name):
         trained(tmp_path, steps=2, export_dir=tmp_path / "out")
 
 
-def test_an_unusable_export_folder_is_refused_before_the_first_step(tmp_path):
-    (tmp_path / "file").write_text("dear")
-    recipe = Line(options(tmp_path / "run", steps=1, export_dir=tmp_path / "file"))
-    with pytest.raises(OutputError, match="file: not a writable folder"):
-        train(recipe, recipe.options)
-    assert not recipe.rates
-
-
 @pytest.mark.parametrize(
     "line", [b"torn", b"\xff\xfe\n", b"3\n", b"{}\n", b"\n", b"[" * 3000 + b"\n"]
 )

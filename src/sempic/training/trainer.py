@@ -63,6 +63,7 @@ class Clock:
 
 def train(recipe: Recipe, options: RunOptions) -> None:
     """Train until --steps, --minutes or SIGTERM ends the run; resume a run that `--out` holds.
+    `need_folders` comes before it.
 
     With several processes (torch.distributed) only the first one writes files. The last lines that
     it prints name the weights.
@@ -71,7 +72,6 @@ def train(recipe: Recipe, options: RunOptions) -> None:
         ModelError: a logged figure is not finite, or the folder holds another run.
         OutputError: a folder cannot be written, or another run writes it now.
     """
-    need_folders(options)
     folder = Folder(options.out)
     with files.locked(options.out) if _is_writer() else contextlib.nullcontext():
         _train(recipe, options, folder)

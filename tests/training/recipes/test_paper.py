@@ -17,7 +17,7 @@ from PIL import Image
 
 from sempic.diffusion.checkpoints import configs_from_flags, load_model
 from sempic.diffusion.gaussian import DiffusionConfig
-from sempic.errors import InputError, ModelError
+from sempic.errors import InputError, ModelError, OutputError
 from sempic.networks.unet import UNetConfig, make_condition
 from sempic.networks.weights import load_tensors
 from sempic.training import flags as original
@@ -359,6 +359,12 @@ def test_a_loss_of_nan_stops_the_run_and_names_the_files(data, tmp_path):
         next(recipe.network.parameters()).fill_(float("nan"))
     with pytest.raises(ModelError, match=r"step 0: the loss is nan; in the batch: \d, \d"):
         train(recipe, recipe.run)
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_the_data_are_read(tmp_path):
+    (tmp_path / "file").write_text("dear")
+    with pytest.raises(OutputError, match="file/run: not a writable folder"):
+        trained(flags(tmp_path / "no data", tmp_path / "file/run"))
 
 
 def test_a_run_resumes_only_with_the_same_options(straight, data):

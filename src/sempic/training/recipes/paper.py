@@ -29,6 +29,7 @@ from sempic.diffusion.original import read_original, read_progress
 from sempic.diffusion.sampling import ddpm, guided, paper_start, seeded_noise, to_uint8, to_unit
 from sempic.diffusion.timesteps import LossSecondMomentSampler, UniformSampler
 from sempic.errors import ModelError, OutputError, refused
+from sempic.jobs import need_folder
 from sempic.networks.unet import SemanticUNet, UNetConfig, make_condition
 from sempic.networks.weights import filled
 from sempic.training.data.crops import CropStream, seeded
@@ -297,7 +298,9 @@ def run(flags: Mapping[str, object]) -> None:
     """`sempic train` with the original's flags. Raises ModelError or InputError with the name of a
     wrong flag."""
     unet, process = checkpoints.configs_from_flags(flags)
-    recipe = Paper(filled_in(PaperOptions, flags), unet, process)
+    options = filled_in(PaperOptions, flags)
+    need_folder(Path(options.out))  # before the data are read
+    recipe = Paper(options, unet, process)
     for part in (recipe.options, recipe.unet, recipe.process):
         recipe.accelerator.print(re.sub(r"[{}']", "", f"{type(part).__name__}: {asdict(part)}"))
     train(recipe, recipe.run)
