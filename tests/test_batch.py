@@ -603,6 +603,14 @@ def test_members_keep_the_key_of_their_sample(place):
     assert contents("out.tar").keys() == names
 
 
+@pytest.mark.parametrize("name", ["./a.png", "../a.png", "../../../../../a.png", "/a.png"])
+def test_a_tar_is_coded_once_whatever_its_members_are_called(place, capsys, name):
+    tar("a.tar", **{name: pictures.encode(IMAGE, ".png")})
+    line = ["encode", "a.tar", "-o", "out.tar", "--manifest", "m.jsonl"]
+    assert cli.main(line) == cli.main(line) == 0
+    assert "1 of 1 are done" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("moment", ["nan", "inf", "-inf"])
 def test_a_member_whose_time_is_no_number_is_coded(moment):
     info = tarfile.TarInfo("a.png")

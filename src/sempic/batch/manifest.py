@@ -79,6 +79,8 @@ class Manifest:
         if coded is None or job.target is None or job.source is None or not exists(job.target):
             return False
         # The record of a tar names one of its members.
+        if coded.startswith(_name(job.name) + "/"):  # also of a member ../x
+            return True
         source = readable(os.path.realpath(job.name))
         return os.path.join(os.path.realpath(coded), "").startswith(os.path.join(source, ""))
 
