@@ -166,6 +166,7 @@ def test_the_options_of_the_command_line_are_the_checked_ones(capsys):
         ("--quality best", "quality is a whole number, not 'best'"),
         ("--target-bpp little", "target_bpp is a number, not 'little'"),
         ("--importance car", "'car' is not NAME=NUMBER"),
+        ("--importance car=2,sky", "'sky' is not NAME=NUMBER"),
         ("--palette nowhere", "palette 'nowhere' is not one of"),
         ("--ignore-label 256", "ignore_label is 0…255, not 256"),
     ):

@@ -1,14 +1,16 @@
 import contextlib
 import dataclasses
 import json
+import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from sempic import palette
+from sempic import fields, palette
 from sempic.errors import InputError, LabelMapError
+from sempic.options import EncodeOptions
 from sempic.palette import (
     BY_NAME,
     CAMVID,
@@ -19,6 +21,7 @@ from sempic.palette import (
     PALETTES,
     translate,
 )
+from sempic.simplify import class_weights
 
 
 @pytest.mark.parametrize("palette", PALETTES.values(), ids=lambda p: p.name)
@@ -98,6 +101,22 @@ def test_classes_are_found_by_their_names_in_any_spelling():
     ]
     assert palette.numbers(["Person", "traffic_light", "sign"], CAMVID) == [9, 6, 6]
     assert palette.numbers(["Ego_Vehicle"], CITYSCAPES_FULL) == [1]
+
+
+def test_classes_with_commas_are_found_in_lists_that_were_split_at_commas():
+    classes = [(name, (0, 0, 0)) for name in ("window", "Window, pane", "a,b", "x = y, z")]
+    own = palette.own("commas", classes)
+    for given, meant in (
+        ("window, pane", [1]),
+        ("window,window,PANE", [0, 1]),
+        ("pane", ["pane"]),
+        ("a , b,x_=_y,z,window", [2, 3, 0]),
+    ):
+        keep = EncodeOptions(keep=(given,)).keep
+        found = [palette.spelt(name, own) or name for name in palette.rejoined(keep, own)]
+        assert found == [own.classes[n] if isinstance(n, int) else n for n in meant]
+    weights = dict(fields.pairs("window,pane=3,a,b=inf,x = y, z=0"))
+    assert list(class_weights(own, weights))[:4] == [1, 3, math.inf, 0]
 
 
 def test_an_unknown_class_is_answered_with_the_nearest_ones():

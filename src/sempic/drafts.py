@@ -58,7 +58,7 @@ class Drafts:
         self._pixels, self._options = pixels, options
         self._verifier, self._paint = verifier, paint
         palette = PALETTES[plain.palette]
-        choice.check_apart(options.keep, options.imagine, palette)
+        keep, imagine = choice.apart_in(palette, options.keep, options.imagine)
         boxes = _scaled(options.keep_boxes, full, pixels.shape[:2])
 
         def shown(classes: list[int], *maps: LabelMap | None) -> Mask:
@@ -70,29 +70,29 @@ class Drafts:
                 mask |= may_show is not None and may_show(classes)
             return mask
 
-        sent = choice.kept(shown(numbers(options.keep, palette), plain.labels), boxes)
+        sent = choice.kept(shown(numbers(keep, palette), plain.labels), boxes)
         self._never: Cells
         """The cells that no window may touch."""
-        if not options.imagine:
+        if not imagine:
             self._never = np.zeros_like(sent)
         elif plain.labels is None:  # objects may be anywhere
             self._never = np.ones_like(sent)
         else:  # of objects that the sent map leaves out, too
-            hidden = choice.imagined_numbers(options.imagine, palette)
+            hidden = choice.imagined_numbers(imagine, palette)
             self._never = choice.apart(shown(hidden, plain.labels, *seen))
             if verifier is not None:
                 from sempic import check
 
-                self._never |= check.imagined(pixels, verifier, options.imagine, palette)
+                self._never |= check.imagined(pixels, verifier, imagine, palette)
         self._sent = layout.covered(sent & ~self._never, self._never)
         """The cells that the options send in windows, and those between them if there are too many
         windows."""
-        to_send = options.keep or options.keep_boxes or options.check
-        if plain.labels is None and options.imagine and to_send:
+        to_send = keep or options.keep_boxes or options.check
+        if plain.labels is None and imagine and to_send:
             warn("without a label map no window is sent: classes to imagine may be anywhere")
-        elif plain.labels is None and may_show is None and options.keep:
+        elif plain.labels is None and may_show is None and keep:
             warn("without a label map no class is kept: its objects cannot be located")
-        levels = _texture(pixels, plain, palette, options.imagine, seen)
+        levels = _texture(pixels, plain, palette, imagine, seen)
         self._plain = dataclasses.replace(plain, texture=levels)
         self._made: dict[int, tuple[Draft, bytes]] = {}
 

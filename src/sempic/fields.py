@@ -233,14 +233,17 @@ def _parsed(kind: Any, text: str) -> Any:
 
 
 def pairs(text: str) -> list[tuple[str, float]]:
-    """NAME=NUMBER,… Raises InputError."""
-    found = []
+    """NAME=NUMBER,… A name may have commas in it. Raises InputError."""
+    found, before = [], ""
     for part in text.split(","):
-        name, _, number = part.rpartition("=")
+        name, _, number = (before + part).rpartition("=")
         try:
             found.append((name, float(number)))
-        except ValueError as error:
-            raise InputError(f"{part!r} is not NAME=NUMBER") from error
+            before = ""
+        except ValueError:  # of a name with a comma
+            before += part + ","
+    if before:
+        raise InputError(f"{before[:-1]!r} is not NAME=NUMBER")
     return found
 
 

@@ -315,8 +315,9 @@ def spelt(name: str, palette: Palette) -> str | None:
 
 
 def folded(name: str) -> str:
-    """The name of a class in lower case, with spaces for _ and -."""
-    return " ".join(re.split(r"[\s_-]+", name.strip())).casefold()
+    """The name of a class in lower case, with spaces for _ and -, and none around commas."""
+    spaced = " ".join(re.split(r"[\s_-]+", name.strip()))
+    return re.sub(" ?, ?", ",", spaced).casefold()
 
 
 def numbers(classes: Collection[str], palette: Palette) -> list[int]:
@@ -339,6 +340,19 @@ def numbers(classes: Collection[str], palette: Palette) -> list[int]:
             )
         found.append(palette.classes.index(alike(known, palette)))
     return found
+
+
+def rejoined(parts: Collection[str], palette: Palette) -> list[str]:
+    """The classes of a list that was split at commas: names of the palette with commas in them are
+    put together again."""
+    rest, names = list(parts), []
+    most = 1 + max(name.count(",") for name in palette.classes)
+    while rest:
+        ways = (", ".join(rest[:count]) for count in range(min(most, len(rest)), 1, -1))
+        name = next((way for way in ways if spelt(way, palette)), rest[0])
+        names.append(name)
+        del rest[: 1 + name.count(",")]
+    return names
 
 
 def _known_names(palette: Palette) -> list[str]:

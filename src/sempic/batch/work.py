@@ -117,7 +117,7 @@ class Encode:
         if self.labels is None:
             found = by_id(coder_with(**self.models).segmenter.palette)
             sent = found if options.palette is None else sent
-        choice.check_apart(options.keep, options.imagine, sent)
+        choice.apart_in(sent, options.keep, options.imagine)
         with naming("importance"):
             simplify.class_weights(found, options.importance)
 

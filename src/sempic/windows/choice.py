@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from sempic import checks
 from sempic.errors import InputError, naming
-from sempic.palette import Palette, folded, numbers
+from sempic.palette import Palette, folded, numbers, rejoined
 from sempic.scene import LabelMap, Probabilities
 from sempic.windows.layout import Cells, touched
 
@@ -66,8 +66,14 @@ def apart(mask: Mask) -> Cells:
     return touched(grown(mask, APART))
 
 
-def check_apart(keep: Collection[str], imagine: Collection[str], palette: Palette) -> None:
-    """Raises InputError: a class that the palette does not have, or one to keep and to imagine."""
+def apart_in(
+    palette: Palette, keep: Collection[str], imagine: Collection[str]
+) -> tuple[list[str], list[str]]:
+    """The classes to keep and those to imagine, from the lists of the options (`rejoined`).
+
+    Raises InputError: a class that the palette does not have, or one to keep and to imagine.
+    """
+    keep, imagine = rejoined(keep, palette), rejoined(imagine, palette)
     with naming("imagine"):
         never = imagined_numbers(imagine, palette)
     with naming("keep"):
@@ -75,6 +81,7 @@ def check_apart(keep: Collection[str], imagine: Collection[str], palette: Palett
     for name, number in zip(keep, found, strict=True):
         if number in never:
             raise InputError(f"class {name!r} cannot be kept and imagined at once")
+    return keep, imagine
 
 
 def imagined_numbers(classes: Collection[str], palette: Palette) -> list[int]:
