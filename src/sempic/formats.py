@@ -74,11 +74,14 @@ def has_jxl() -> bool:
 
 
 def is_video(data: bytes) -> bool:
-    """Whether a file has the signature of a video: MP4, MOV, Matroska, AVI, YUV4MPEG."""
+    """Whether a file has the signature of a video: MP4, MOV, Matroska, AVI, FLV, Ogg, YUV4MPEG, or
+    a program or transport stream of MPEG."""
     if data[4:8] == b"ftyp":
         return not is_picture_brand(data[8:12])
-    return data.startswith((b"\x1aE\xdf\xa3", b"YUV4MPEG2 ")) or (
-        data.startswith(b"RIFF") and data[8:12] == b"AVI "
+    return (
+        data.startswith((b"\x1aE\xdf\xa3", b"FLV", b"OggS", b"YUV4MPEG2 ", b"\0\0\1\xba"))
+        or (data.startswith(b"RIFF") and data[8:12] == b"AVI ")
+        or data[:377:188] == b"GGG"  # each packet of 188 bytes begins so
     )
 
 

@@ -310,7 +310,7 @@ def _open(data: bytes, error: _ErrorType) -> PIL.Image.Image:
     except error:
         raise
     except UnidentifiedImageError as cause:
-        raise error(_why_not_read(data[:32])) from cause
+        raise error(_why_not_read(data[:512])) from cause
     except PIL.Image.DecompressionBombError as cause:
         raise SizeError(f"more than the limit of {MAX_PIXELS} pixels") from cause
     except Exception as cause:  # varies by plugin
@@ -327,6 +327,8 @@ def _why_not_read(start: bytes) -> str:
         return f"JPEG XL needs a plugin: {install_hint('jxl')}"
     if start[4:8] == b"ftyp" and start[8:12].startswith(formats.HEIF):
         return "a HEIC picture; convert it to JPEG or PNG first"
+    if formats.is_video(start):
+        return "a video, not a picture"
     others = {b"%!PS": "PostScript", b"%PDF": "PDF", b"8BPS": "Photoshop", b"<svg": "SVG"}
     others |= dict.fromkeys((b"II*\0", b"MM\0*"), "a damaged TIFF, or one of a kind that")
     known = others.get(start[:4])

@@ -189,7 +189,7 @@ def test_invalid_rates_are_refused(capsys, text):
     [
         ("encode drive.mp4 --keep sign", "--keep is for pictures"),
         ("encode drive.mp4 --jobs 2", "--jobs is for pictures"),
-        ("encode drive.mp4 drive.mp4", "one video at a time"),
+        ("encode drive.mp4 drive.mp4", "drive.mp4: one video at a time"),
         (
             "encode photo.png photo.png --sequence",
             "time; pictures that are its frames are named as a",
@@ -205,6 +205,7 @@ def test_invalid_rates_are_refused(capsys, text):
         ("encode drive.mp4 -o drive.mp4", "under the name of a .mp4 file"),
         ("encode drive.mp4 -o s3://bucket/", "s3://bucket/: must be on this machine"),
         ("decode drive.sempic -o out.txt", "a video is"),
+        ("decode drive.sempic -o /dev/null", "/dev/null: a video is .mp4"),
         ("decode drive.sempic -o s3://bucket/", "s3://bucket/: must be on this machine"),
         ("decode drive.sempic --only labels", "--only is for pictures"),
         ("decode drive.sempic --images .jpg", "--images is for pictures"),

@@ -160,6 +160,7 @@ def test_a_clip_becomes_a_sequence_and_an_animation(client):
         query = {"format": format} | ({"only": only} if only else {})
         refusal = client.post("/decode", params=query, content=answer.content)
         refused(refusal, 422, "InputError", "decoded to png or webp")
+    refused(client.post("/encode", content=clip()), 422, "ImageError", "a video, not a picture")
     broken = client.post("/decode", content=answer.content[:40])
     refused(broken, 422, "CorruptStream", "no frame that can be decoded")
     assert "X-Notes" not in decoded.headers

@@ -155,7 +155,7 @@ class Encode:
             picture = pictures.read(data)
         except ImageError as error:
             if job is not None and formats.is_video(data):
-                raise ImageError(f"{error}; a video takes --sequence") from error
+                raise ImageError(f"{error}; --sequence encodes it") from error
             if job is not None and formats.is_tar(data):
                 raise ImageError(f"{error}; {_TAR}") from error
             raise

@@ -257,10 +257,13 @@ def test_a_video_from_a_pipe(clip, monkeypatch, capsys):
     assert not (clip / "x.sempic").exists()
     noisy("clip.mkv")
     noisy("clip.avi")
-    for name in ("last.mp4", "clip.mkv", "clip.avi"):
+    noisy("clip.ts")
+    for name, start in (("clip.mpg", b"\0\0\1\xba"), ("clip.flv", b"FLV\1"), ("clip.ogv", b"OggS")):
+        Path(name).write_bytes(start + bytes(99))
+    for name in ("last.mp4", "clip.mkv", "clip.avi", "clip.ts", "clip.mpg", "clip.flv", "clip.ogv"):
         assert run("encode - -o x.sempic", name) == 2
         told = capsys.readouterr().err
-        assert told == "sempic: -: not a picture that can be read; a video takes --sequence\n"
+        assert told == "sempic: -: a video, not a picture; --sequence encodes it\n"
     (clip / "photo").write_bytes(b"\0\0\0\x18ftypheic" + bytes(99))
     assert run("encode - -o x.sempic", "photo") == 2
     assert "--sequence" not in capsys.readouterr().err

@@ -56,7 +56,7 @@ def encodes(args: argparse.Namespace) -> bool:
     if args.sequence or any(map(is_video, args.inputs)):
         if len(args.inputs) > 1:
             frames = "; pictures that are its frames are named as a folder" if args.sequence else ""
-            raise InputError(f"one video at a time{frames}")
+            raise InputError(f"{args.inputs[1]}: one video at a time{frames}")
         return True
     names = fields.from_args(args, SequenceOptions).keys() - set(_SHARED)
     names |= {"fps"} if args.fps else set()

@@ -89,7 +89,7 @@ def picture_writer(target: str, rate: Fraction) -> Iterator[Callable[[Any], None
         with _kept_early(video):
             yield video.add
         return
-    if suffix:
+    if suffix or (path.exists() and not path.is_dir()):
         raise OutputError(f"{target}: a video is {', '.join(WRITTEN)}, or a folder of pictures")
     files.make_folder(path)
     paths = (path / f"{number:06d}.png" for number in itertools.count())
