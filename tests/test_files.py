@@ -161,6 +161,26 @@ def test_a_writable_file_in_a_read_only_folder_is_written(tmp_path, monkeypatch)
     assert os.listdir(tmp_path) == ["a"]
 
 
+@pytest.mark.parametrize("limit", [0, 3, 8])
+def test_a_file_that_is_written_in_place_stays_where_the_new_one_has_no_room(
+    tmp_path, monkeypatch, limit
+):
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(files, "_mounted", lambda path: True)
+    path = tmp_path / "dear.bin"
+    path.write_bytes(b"12345")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(OutputError, match="dear.bin: cannot write: File too large"):
+            files.write(path, bytes(9))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert path.read_bytes() == b"12345"
+    files.write(path, b"123")
+    assert path.read_bytes() == b"123"
+
+
 def test_a_file_mounted_from_the_disk_of_its_folder_is_written(tmp_path, monkeypatch):
     """Both have the same number of a device."""
     target = touch(tmp_path / "my picture")

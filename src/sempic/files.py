@@ -324,12 +324,19 @@ def _mounted(target: Path) -> bool:
 
 
 def _overwrite(target: Path, data: bytes) -> None:
-    before = target.read_bytes()
-    try:
-        target.write_bytes(data)
-    except BaseException:
-        target.write_bytes(before)
-        raise
+    # Not emptied first: where the disk is full, only its own bytes can surely be written again.
+    with open(target, "r+b", buffering=0) as file:
+        before = file.read()
+        file.seek(0)
+        try:
+            write_all(file, data)
+            file.truncate()
+        except BaseException:
+            file.seek(0)
+            with contextlib.suppress(OSError):  # beyond a limit nothing has changed
+                write_all(file, before)
+            file.truncate(len(before))
+            raise
 
 
 def _descriptor(path: str) -> int | None:
