@@ -86,6 +86,18 @@ def test_the_rate_is_held_within_seconds_at_any_number_of_frames(frames):
         assert share == pytest.approx(1, rel=0.22)
 
 
+@pytest.mark.parametrize("frames", [1, 2, 5, 10])
+def test_the_rate_is_used_again_seconds_after_busy_ones(frames):
+    """What pictures cost long ago does not count, however few they were since."""
+    bucket, sent = Bucket(frames * 1e3, frames), []
+    for t in range(30 * frames):
+        hard = 8 if 20 <= t // frames < 25 else 1
+        coarse = int(hard * 300 * 2 ** ((34 - bucket.choose(key=t == 0)) / 6))
+        bucket.put(coarse + 40, coarse, key=t == 0)
+        sent.append(coarse + 40)
+    assert sum(sent[28 * frames : 29 * frames]) / (frames * 1e3) > 0.8
+
+
 def test_a_stream_keeps_to_its_rate(monkeypatch):
     monkeypatch.setattr(api.Codec, "segmenter", FakeSegmenter())
     picture = street(96, 128 + 180)[0]

@@ -15,6 +15,9 @@ _QP_HALVING = 5.0
 _MAX_STEP, _MAX_SPEED = 2.0, 20.0
 """The greatest change of QP from one frame to the next, or in a second if that is more: frames are
 few where a scene must be followed in seconds."""
+_KEPT, _SLOW = 0.7, 10.0
+"""Share of earlier pictures in the expected bits of a coarse picture; less below _SLOW frames a
+second, for the same reason."""
 _KEY_SHARE = 0.33
 """Greatest share of a key frame in the bits of the window, or of the key frame interval."""
 _MIN_QP, _MAX_QP = 20.0, 48.0
@@ -117,7 +120,9 @@ class Bucket:
         self._add(saving)
         self._saved += saving
         self._since_fine += 1
-        self._coarse = coarse if self._coarse is None else 0.7 * self._coarse + 0.3 * coarse
+        kept = _KEPT ** max(1.0, _SLOW / self.frames)
+        before = coarse if self._coarse is None else self._coarse
+        self._coarse = kept * before + (1 - kept) * coarse
         self._other = 0.8 * self._other + 0.2 * (bits - coarse)
 
     def _add(self, bits: float) -> None:
