@@ -172,7 +172,7 @@ def test_a_file_that_is_written_in_place_stays_where_the_new_one_has_no_room(
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:
-        with pytest.raises(OutputError, match="dear.bin: cannot write: File too large"):
+        with pytest.raises(OutputError, match=r"dear\.bin: cannot write: File too large"):
             files.write(path, bytes(9))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
