@@ -83,7 +83,7 @@ def evaluate(net: LabelPriorNet, pixels: Pixels, maps: Maps, chosen: Sequence[in
     total, device = 0.0, net.template.device
     with torch.no_grad():
         for i in chosen:
-            planes = torch.from_numpy(maps.planes[maps.picture[i]][:1])
+            planes = torch.from_numpy(maps.planes[i, :1])
             dense = net.features(planes)[0] if net.trunk else None
             target = pixels.maps[i][pixels.centres].long()
             for part in torch.arange(len(target)).split(16384):
@@ -148,8 +148,8 @@ class LabelPrior(OwnRecipe):
 
     def _dense(self, pairs: Pairs, rng: np.random.Generator) -> Tensor:
         """Features of each pixel, (B, H', W, FEATURES), of coarse planes of random quality."""
-        pictures, width = self.data.picture[[i for i, _ in pairs]], self.judged.width
-        planes = self.data.planes[pictures, rng.integers(len(VIEWS), size=len(pairs))]
+        chosen, width = [i for i, _ in pairs], self.judged.width
+        planes = self.data.planes[chosen, rng.integers(len(VIEWS), size=len(pairs))]
         view = [p[..., ::-1] if m else p for p, (_, m) in zip(planes, pairs, strict=True)]
         with autocast(self.device):
             dense = self.network.features(torch.from_numpy(np.stack(view))).float()
