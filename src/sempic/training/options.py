@@ -75,6 +75,11 @@ class RunOptions:
         if (self.steps > 0) == (self.minutes > 0):
             raise ValueError("give either --steps or --minutes")
 
+    def inputs(self) -> list[Path]:
+        """The files that it begins with or learns from."""
+        given = [vars(self).get(name) or () for name in _FILES]
+        return [path for part in given for path in (part if isinstance(part, tuple) else (part,))]
+
     def fixed(self) -> dict[str, Any]:
         """`fixed` options of this run."""
         return fixed(vars(self), MAY_CHANGE, _FILES)
