@@ -21,7 +21,7 @@ from sempic.scene import half_map
 from sempic.segment import Segmenter
 from sempic.training.data import taxonomy
 from sempic.training.data.readers import Item
-from sempic.training.data.render import JUDGED, MAPS, digest, open_segmenter, sent_map
+from sempic.training.data.render import JUDGED, SENT_MAPS, digest, open_segmenter, sent_map
 from sempic.training.data.sources import Source, hold_out, open_sources
 from sempic.training.data.taxonomy import Taxonomy
 from sempic.training.options import PriorData
@@ -58,7 +58,7 @@ def maps_of(
     items = [item for source in sources for item in source]
     used = digest([segmenter, *(path for item in items for path in item.files)])
     counts = list(map(len, sources))
-    inputs = json.dumps([taxonomy.describe(classes), used, counts, MAPS, SIZE, VIEWS])
+    inputs = json.dumps([taxonomy.describe(classes), used, counts, SENT_MAPS, SIZE, VIEWS])
     cache = folder / f"prior-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}.npz"
     if not cache.exists():
         files.make_folder(folder)

@@ -51,9 +51,9 @@ QPS = (24, 42)
 """Range of the QP of coarse pictures."""
 USUAL_QP = 35
 """QP of four in ten coarse pictures, and of all for validation."""
-MAPS = "of half the size"
-"""How encoders make the maps that they send (`sent_map`). Change this text with it: a corpus or a
-cache with older maps is then not used."""
+SENT_MAPS = "of half the size"
+"""How encoders make the maps that they send (`sent_map`). Change this text with it: then `sempic
+train corpus` and `label-prior` do not take older maps for theirs."""
 BLURRED = 0.3
 """Share of the renditions that are blurred first: many cameras are less sharp than those of the
 training pictures, and senders transmit how sharp a picture is (`sempic.texture`)."""
@@ -241,7 +241,7 @@ def _recipe(options: CorpusOptions, classes: Taxonomy, jobs: Sequence[Job]) -> d
     return {
         "classes": taxonomy.describe(classes),
         "segmenter": _digest(options.segmenter),
-        "maps": MAPS,
+        "maps": SENT_MAPS,
         "renditions": options.renditions,
         "coarse": options.coarse,
         "side": options.side,
