@@ -145,6 +145,13 @@ def test_an_index_splits_pictures_into_sources_and_splits(tmp_path, capsys):
     assert val.opened(NINETEEN)[1] is None
 
 
+def test_only_an_index_holds_pictures_back_by_their_names(tmp_path):
+    for number in (1, 2):
+        write(tmp_path / f"drives/nuscenes-{number}.png")
+    (source,) = open_sources([str(tmp_path / "drives")], NINETEEN)
+    assert len(source.train) == 2
+
+
 def test_a_folder_may_have_an_equals_sign_in_its_name(tmp_path):
     write(tmp_path / "gain=2/a.png")
     specs = [str(tmp_path / "gain=2")], [f"{tmp_path}/gain=2=3"]
