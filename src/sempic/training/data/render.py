@@ -25,7 +25,7 @@ from tqdm import tqdm
 from sempic import coarse, files, pictures, processes, texture
 from sempic.api import Codec
 from sempic.batch.work import noting
-from sempic.errors import InputError, OutputError, SempicError, refused
+from sempic.errors import InputError, OutputError, SempicError, naming, refused
 from sempic.evaluation.folders import spread
 from sempic.jobs import need_folder
 from sempic.networks.compact import PATCH
@@ -118,10 +118,11 @@ def render(job: Job, options: CorpusOptions, classes: Taxonomy, segmenter: Any) 
         blur = PIL.ImageFilter.GaussianBlur(rng.uniform(*BLUR))
         image = np.asarray(PIL.Image.fromarray(image).filter(blur))
     coarse = []
-    for _ in range(1 if judged else options.coarse):
-        factor = 4 if judged else int(rng.choice(list(FACTORS), p=list(FACTORS.values())))
-        drawn = USUAL_QP if rng.random() < 0.4 else int(rng.integers(QPS[0], QPS[1] + 1))
-        coarse.append(transmit(image, factor, USUAL_QP if judged else drawn))
+    with naming(item.image):
+        for _ in range(1 if judged else options.coarse):
+            factor = 4 if judged else int(rng.choice(list(FACTORS), p=list(FACTORS.values())))
+            drawn = USUAL_QP if rng.random() < 0.4 else int(rng.integers(QPS[0], QPS[1] + 1))
+            coarse.append(transmit(image, factor, USUAL_QP if judged else drawn))
     maps = [] if known is None else [classes.settle(known)]
     if segmenter is not None and not (judged and maps):
         maps.append(sent_map(segmenter, image))

@@ -145,7 +145,7 @@ def _unlabelled(folder: Path, name: str) -> dict[str, dict[str, list[Item]]]:
     index = _index(folder / "index.json")
     sources: dict[str, dict[str, list[Item]]] = {}
     teachers = folder / "cityscapes"
-    for path in find_pictures(pictures, readers.PICTURES):
+    for path in find_pictures(pictures):
         source = path.stem.split("-")[0] if index else name
         if path.is_relative_to(teachers) or (index and source in _HELD_BACK):
             continue
