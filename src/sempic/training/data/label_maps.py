@@ -86,9 +86,7 @@ def _rendered(
     sources: Sequence[Sequence[Item]], classes: Taxonomy, segmenter: Path | None
 ) -> dict[str, npt.NDArray[Any]]:
     sender = None if segmenter is None else open_segmenter(segmenter, classes)
-    found: list[Bytes] = []
-    planes: list[Bytes] = []
-    source: list[int] = []
+    found: list[tuple[Bytes, Bytes, int]] = []
     items = [(number, item) for number, part in enumerate(sources) for item in part]
     for number, item in tqdm(items, desc="rendering", disable=None):
         image, known = item.opened(classes)
@@ -101,15 +99,14 @@ def _rendered(
             coded.append((large, half_map(sent_map(sender, large))))
         for picture, labels in coded:
             if labels.min() < labels.max():  # a map of one label needs no prior
-                found.append(labels)
-                planes.append(_planes(picture))
-                source.append(number)
+                found.append((labels, _planes(picture), number))
     if not found:
         raise InputError(
             "no label maps to learn the prior from: give two pictures at least whose maps "
             "have more than one class, or --segmenter"
         )
-    return {"labels": np.stack(found), "planes": np.stack(planes), "source": np.array(source)}
+    names = "labels", "planes", "source"
+    return {k: np.array(part) for k, part in zip(names, zip(*found, strict=True), strict=True)}
 
 
 def _planes(picture: Bytes) -> Bytes:

@@ -227,7 +227,7 @@ def _chosen(source: Source, options: CorpusOptions) -> tuple[Sequence[Item], Seq
             f"{source.name}: its pictures have no label maps in a known layout "
             "(docs/guides/train.md): give --segmenter, or the folder the weight 0"
         )
-    if not val and len(train) > 4 * options.renditions:
+    if not val and len(train) > 4:
         train, val = hold_out(train, max(1, min(JUDGED, len(train) // 40)))
     return train, val
 
