@@ -119,7 +119,7 @@ class Paper(Recipe):
         }
 
     @property
-    def run(self) -> RunOptions:
+    def run_options(self) -> RunOptions:
         options = self.options
         steps = options.steps or options.lr_anneal_steps
         return RunOptions(
@@ -300,4 +300,4 @@ def run(flags: Mapping[str, object]) -> None:
     recipe = Paper(filled_in(PaperOptions, flags), unet, process)
     for part in (recipe.options, recipe.unet, recipe.process):
         recipe.accelerator.print(re.sub(r"[{}']", "", f"{type(part).__name__}: {asdict(part)}"))
-    train(recipe, recipe.run)
+    train(recipe, recipe.run_options)
