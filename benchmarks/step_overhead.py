@@ -77,7 +77,7 @@ def receiver(small: bool, batch: int, adversarial: bool) -> dict[str, Callable[[
     shape = (batch, 3, *crops.size)
 
     def noise(number: int) -> None:
-        edm.draw_sigma(batch, None, device=device)
+        edm.draw_sigma(batch, device)
         edm.draw(shape, device)
 
     def make(number: int) -> None:

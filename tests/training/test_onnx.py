@@ -83,7 +83,7 @@ def test_restore_names_the_file_of_a_fault(tmp_path, capsys, change, why):
     assert not (tmp_path / "r.safetensors").exists()
 
 
-def test_an_8_bit_receiver_computes_nearly_the_same(data, tmp_path, caplog, monkeypatch):
+def test_an_8_bit_receiver_computes_nearly_the_same(data, tmp_path, caplog, capsys, monkeypatch):
     monkeypatch.setattr("sempic.training.onnx.CALIBRATION", 3)
     network, path = trained(), tmp_path / "r.onnx"
     save_network(network, tmp_path / "w.safetensors")
@@ -91,6 +91,7 @@ def test_an_8_bit_receiver_computes_nearly_the_same(data, tmp_path, caplog, monk
     assert train(*export, "--int8-backbone") == 2  # a receiver has none
     assert train(*export) == 0
     assert not caplog.messages
+    assert len(capsys.readouterr().out.splitlines()) == 1  # of the file
     graph = onnx.load(path).graph
     assert {t.data_type for t in graph.initializer} >= {onnx.TensorProto.INT8}
     feed = next(first_inputs(data / "corpus", TINY))

@@ -48,3 +48,20 @@ def test_a_folder_that_cannot_be_written_is_named_before_the_first_step(tmp_path
     with files.locked(tmp_path), pytest.raises(OutputError, match="another run writes it now"):
         train(recipe, recipe.options)
     assert not recipe.rates
+
+
+@pytest.mark.parametrize("place", ["out", "export_dir"])
+@pytest.mark.parametrize("name", ["line", "other", "line-1-of-2"])
+def test_a_run_does_not_replace_the_weights_that_it_begins_with(tmp_path, place, name):
+    """Or the same command could not go on with it: its --init would have another content."""
+    folders = {"out": tmp_path / "a", "export_dir": tmp_path / "b"}
+    begin = folders[place] / f"{name}.safetensors"
+    begin.parent.mkdir()
+    begin.write_bytes(b"weights")
+    recipe = Line(options(**folders, init=begin, steps=1))
+    with pytest.raises(OutputError, match=f"{name}.safetensors: would be replaced, and it is read"):
+        train(recipe, recipe.options)
+    assert begin.read_bytes() == b"weights"
+    begin = begin.rename(begin.with_name("mine.safetensors"))
+    trained(**folders, init=begin, steps=1)
+    assert begin.read_bytes() == b"weights"

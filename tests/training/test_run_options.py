@@ -52,6 +52,19 @@ def test_values_out_of_range_are_refused_by_name(words, capsys):
         assert name in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_efficientnet_sees_no_crop_of_a_single_feature(capsys):
+    """Its last features have stride 32: norms of one pixel and deviations over it are undefined."""
+    given = ["--out", "x", "--steps", "1", "--crop", "32", "64"]
+    for kind, more in (
+        (SegmenterOptions, ["--data"]),
+        (DistillOptions, ["--corpus", "x", "--init"]),
+    ):
+        with pytest.raises(SystemExit):
+            parse(kind, [*given, *more, "x"], prog="x")
+        assert "from 64 to 4096" in capsys.readouterr().err
+    assert parse(DenoiseOptions, [*given, "--corpus", "x"], prog="x").crop == (32, 64)
+
+
 def test_the_result_may_be_named_by_a_letter():
     kinds = SegmenterOptions, DenoiseOptions, DistillOptions, LabelPriorOptions, CorpusOptions
     assert all(fields.about(fields.of(kind)["out"]).flags == ("-o",) for kind in kinds)

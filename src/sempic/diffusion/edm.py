@@ -33,14 +33,10 @@ def draw(
 
 
 def draw_sigma(
-    count: int,
-    generator: torch.Generator | None,
-    mean: float = -1.1,
-    std: float = 1.0,
-    device: torch.device | None = None,
+    count: int, device: torch.device, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Log-normal noise levels for training, (count,) (Karras et al. 2022, table 1)."""
-    return (draw((count,), device or torch.device("cpu"), generator) * std + mean).exp()
+    """Log-normal noise levels for training, (count,) (Karras et al. 2022, table 1); see `draw`."""
+    return (draw((count,), device, generator) - 1.1).exp()
 
 
 def loss(

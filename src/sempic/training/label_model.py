@@ -109,7 +109,7 @@ def readout(known: prior.Prior, data: Maps) -> dict[str, npt.NDArray[Any]]:
         for group in optimizer.param_groups:
             group["lr"] = 0.02 * (1 - step / steps) + 1e-4
         batch = rng.choice(len(data.labels), 3, p=data.weight)
-        x = torch.from_numpy(hidden[data.picture[batch]].astype(np.float32) / scale[:, None, None])
+        x = torch.from_numpy(hidden[batch].astype(np.float32) / scale[:, None, None])
         logits = F.pixel_shuffle(net(x), CELL)[:, :, :h, :w]
         loss = F.cross_entropy(logits, torch.from_numpy(data.labels[batch]).long())
         optimizer.zero_grad()
@@ -137,7 +137,7 @@ def prime(known: prior.Prior, data: Maps) -> dict[str, npt.NDArray[Any]]:
         name = "informed" if informed else "causal"
         for turn, number in enumerate(tqdm(order, desc=name, disable=None)):
             i, mirror = number // 2, slice(None, None, -1 if number % 2 else 1)
-            planes = data.planes[data.picture[i], views[turn], ..., mirror] if informed else None
+            planes = data.planes[i, views[turn], ..., mirror] if informed else None
             labels = data.labels[i, :, mirror]
             primed.code(
                 range_coder.encoder(0),

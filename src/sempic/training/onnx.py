@@ -5,6 +5,7 @@ The export replaces normalised filters by plain ones and folds batch norms into 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import json
@@ -155,20 +156,21 @@ def quantise(
         and any(name in node.name for name in names)
         and not any(name in node.name for name in apart)
     ]
-    quantization.quantize_static(
-        model,
-        model,
-        reader,
-        quant_format=quantization.QuantFormat.QDQ,
-        op_types_to_quantize=["Relu", *kinds],
-        nodes_to_quantize=nodes,
-        per_channel=True,
-        reduce_range=True,
-        activation_type=quantization.QuantType.QUInt8,
-        weight_type=quantization.QuantType.QInt8,
-        # outliers would coarsen all steps
-        calibrate_method=quantization.CalibrationMethod.Percentile,
-    )
+    with contextlib.redirect_stdout(None):  # on which the calibrator prints its settings
+        quantization.quantize_static(
+            model,
+            model,
+            reader,
+            quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=["Relu", *kinds],
+            nodes_to_quantize=nodes,
+            per_channel=True,
+            reduce_range=True,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            # outliers would coarsen all steps
+            calibrate_method=quantization.CalibrationMethod.Percentile,
+        )
 
 
 def first_inputs(

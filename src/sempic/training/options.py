@@ -18,6 +18,9 @@ from sempic.fields import another, option
 LARGEST_SEED = (1 << 32) - 1
 LARGEST_CROP = 4096
 """Largest side of a crop in pixels, so that a typing error does not exhaust memory."""
+LEAST_OF_EFFICIENTNET = 64
+"""Least side of a crop where EfficientNet sees it: norms and losses need several of its last
+features, which have stride 32."""
 MAY_CHANGE = {
     "steps", "minutes", "threads", "device", "reproducible", "log_every", "check_every",
     "save_minutes", "sheet", "judged", "out", "export_dir", "data", "corpus", "classes", "features",
@@ -36,9 +39,9 @@ def _minutes(name: str, value: Any) -> float:
     return float(value)
 
 
-def _check_crop(crop: tuple[int, int], multiple: int) -> None:
-    if any(side % multiple or not multiple <= side <= LARGEST_CROP for side in crop):
-        raise ValueError(f"--crop takes multiples of {multiple}, at most {LARGEST_CROP}")
+def _check_crop(crop: tuple[int, int], multiple: int, least: int) -> None:
+    if any(side % multiple or not least <= side <= LARGEST_CROP for side in crop):
+        raise ValueError(f"--crop takes multiples of {multiple} from {least} to {LARGEST_CROP}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +77,11 @@ class RunOptions:
         fields.check(self)
         if (self.steps > 0) == (self.minutes > 0):
             raise ValueError("give either --steps or --minutes")
+
+    def inputs(self) -> list[Path]:
+        """The files that it begins with or learns from."""
+        given = [vars(self).get(name) or () for name in _FILES]
+        return [path for part in given for path in (part if isinstance(part, tuple) else (part,))]
 
     def fixed(self) -> dict[str, Any]:
         """`fixed` options of this run."""
@@ -135,7 +143,9 @@ class SegmenterOptions(RunOptions):
     data: tuple[str, ...] = option("folders, FOLDER or FOLDER=WEIGHT")
     classes: str = option(_CLASSES, "cityscapes")
     backbone: int = option("version of EfficientNet-Lite", 0, low=0, high=2)
-    crop: tuple[int, int] = option("size of crops, multiples of 32", (256, 320), metavar=("H", "W"))
+    crop: tuple[int, int] = option(
+        "size of crops, multiples of 32 from 64 on", (256, 320), metavar=("H", "W")
+    )
     heights: tuple[int, int] = option(
         "range of heights, in pixels, to which pictures are scaled before cropping",
         (230, 640),
@@ -153,7 +163,7 @@ class SegmenterOptions(RunOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_crop(self.crop, 32)
+        _check_crop(self.crop, 32, LEAST_OF_EFFICIENTNET)
         if not 1 <= self.heights[0] <= self.heights[1]:
             raise ValueError("--heights takes pixels, the least first")
 
@@ -179,7 +189,7 @@ class ReceiverOptions(RunOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_crop(self.crop, 16)
+        _check_crop(self.crop, 16, 16)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,6 +244,10 @@ class DistillOptions(ReceiverOptions):
     semantic: float = option(
         "weight of the divergence between a segmenter's outputs for both pictures", 0.25
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_crop(self.crop, 16, LEAST_OF_EFFICIENTNET)
 
 
 @dataclass(frozen=True, kw_only=True)

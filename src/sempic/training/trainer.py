@@ -20,7 +20,7 @@ from torch import Tensor, distributed
 
 from sempic import files
 from sempic.errors import ModelError, OutputError, refused
-from sempic.jobs import need_folder
+from sempic.jobs import apart, need_folder
 from sempic.networks.weights import save_shards
 from sempic.training.checkpoint import Folder, Moving
 from sempic.training.device import step_seed
@@ -70,8 +70,10 @@ def train(recipe: Recipe, options: RunOptions) -> None:
 
     Raises:
         ModelError: a logged figure is not finite, or the folder holds another run.
-        OutputError: a folder cannot be written, or another run writes it now.
+        OutputError: a folder cannot be written, another run writes it now, or an input of the run
+            would be replaced.
     """
+    _keep_inputs(recipe, options)
     folder = Folder(options.out)
     with files.locked(options.out) if _is_writer() else contextlib.nullcontext():
         _train(recipe, options, folder)
@@ -86,6 +88,15 @@ def need_folders(options: RunOptions) -> None:
             raise OutputError(
                 f"{options.out}: float16 would replace its weights: another --export-dir"
             )
+
+
+def _keep_inputs(recipe: Recipe, options: RunOptions) -> None:
+    """Raises OutputError if the weights that a run writes would replace those it begins with."""
+    for folder in filter(None, (options.out, options.export_dir)):
+        for kind in (recipe.kind, *recipe.networks):
+            shards = folder.glob(f"{kind}-1-of-*.safetensors")
+            for path in (folder / f"{kind}.safetensors", *shards):
+                apart(options.inputs(), path)
 
 
 def _train(recipe: Recipe, options: RunOptions, folder: Folder) -> None:

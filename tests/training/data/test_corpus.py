@@ -309,6 +309,28 @@ def test_pictures_without_maps_need_a_segmenter(tmp_path):
     assert not (tmp_path / "c").exists()
 
 
+def test_a_picture_too_narrow_for_a_corpus_is_named(tmp_path):
+    for kind, size in (("images", (900, 3, 3)), ("labels", (900, 3))):
+        (tmp_path / "thin" / kind).mkdir(parents=True)
+        Image.fromarray(np.zeros(size, np.uint8)).save(tmp_path / f"thin/{kind}/a.png")
+    with pytest.raises(SempicError, match=r"thin/images/a.png: a coarse picture of .* beyond 4096"):
+        make(options(tmp_path / "thin", tmp_path / "c"))
+
+
+def test_a_few_pictures_without_a_split_are_validated_apart(tmp_path):
+    data = write_camvid(tmp_path / "camvid", train=5, val=0)
+    for new, old in (("images", "train"), ("labels", "trainannot")):
+        (data / old).rename(data / new)
+    for old in ("val", "valannot"):
+        (data / old).rmdir()
+    make(options(data, tmp_path / "c"))
+    found = open_corpus([tmp_path / "c"])
+    (judged,) = found.part(judged=True)
+    learnt = found.part(judged=False)
+    assert len(learnt) == 2 * 4
+    assert judged.name not in {sample.name for sample in learnt}
+
+
 def test_a_folder_with_val_alone_is_named(tmp_path):
     data = write_camvid(tmp_path / "camvid", train=0)
     for name in ("train", "trainannot"):

@@ -1,11 +1,15 @@
 import numpy as np
 import pytest
 import torch
-from conftest import needs_models
+from conftest import needs_models, street
+from PIL import Image, ImageOps
 from streets import train, write_camvid
 
-from sempic.labels import own, payload, prior
+from sempic import coarse, codec, models
+from sempic.labels import own, payload, prior, trunk
+from sempic.training.data import label_maps, taxonomy
 from sempic.training.data.label_maps import Maps
+from sempic.training.data.sources import open_sources
 from sempic.training.recipes.label_prior import Pixels, evaluate
 
 BUNDLED = payload.WEIGHTS[4]
@@ -56,6 +60,39 @@ def test_a_prior_trains_and_is_exported(tmp_path, capsys, classes):
     assert not list(tmp_path.glob("x.*"))
 
 
+@needs_models
+def test_sent_maps_have_half_the_size_of_their_pictures(tmp_path, monkeypatch):
+    """As they are coded; human maps have all of it. Each has the planes of its own picture."""
+    pictures, sent = [], street(256, 341, seed=9)[1]
+
+    def send(_, picture):
+        pictures.append(picture)
+        return codec.repeated(sent, 2, picture.shape[:2])
+
+    monkeypatch.setattr(label_maps, "sent_map", send)
+    classes = taxonomy.load("cityscapes")
+    (source,) = open_sources([str(write_camvid(tmp_path / "camvid", train=1, val=1))], classes)
+
+    def maps():
+        segmenter = models.find(models.SEGMENTER)
+        return label_maps.maps_of([source.train], [1.0], classes, segmenter, tmp_path)
+
+    found = maps()
+    (large,) = pictures
+    assert large.shape == (512, 682, 3)
+    assert found.labels.shape == (2, 256, 341)
+    assert (found.labels[1] == sent).all()
+    small = ImageOps.fit(Image.open(source.train[0].image), (341, 256), Image.Resampling.BICUBIC)
+    for planes, picture in zip(found.planes, (np.array(small), large), strict=True):
+        for view, (quality, chroma) in zip(planes, label_maps.VIEWS, strict=True):
+            payload = coarse.encode(coarse.downscale(picture), quality=quality, chroma=chroma)
+            assert (view == trunk.grid(coarse.decode(payload), 256, 341)).all()
+    maps()
+    assert len(pictures) == 1  # from the cache
+    monkeypatch.setattr(label_maps, "VIEWS", label_maps.VIEWS[:1])
+    assert maps().planes.shape[:2] == (2, 1)
+
+
 @pytest.mark.parametrize("noisy", [False, True])
 def test_pixels_of_every_kind_of_map_are_drawn(noisy):
     """A map may have no pixel whose neighbours are alike."""
@@ -75,7 +112,7 @@ def test_a_validation_takes_its_maps_to_the_device_of_the_network():
             return torch.zeros(len(around), 4)
 
     pixels = Pixels(np.zeros((1, 40, 60), np.uint8), 4)
-    maps = Maps(*[np.zeros((1, 1), np.uint8)] * 4)
+    maps = Maps(*[np.zeros((1, 1), np.uint8)] * 3)
     assert evaluate(Elsewhere(), pixels, maps, [0]) == pytest.approx(40 * 60 * 2 / 8)
 
 

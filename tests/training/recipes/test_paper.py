@@ -187,7 +187,7 @@ def test_sigterm_saves_and_ends_a_run(data, tmp_path):
         return paper.Paper.step(recipe, number)
 
     recipe.step = step
-    train(recipe, recipe.run)
+    train(recipe, recipe.run_options)
     assert checkpoint(tmp_path)[1]["step"] == 4
     assert newest(tmp_path).name == "ema_0.9_000004.safetensors"
     assert recipe.optimizer.adam.param_groups[0]["lr"] == 1e-3
@@ -223,7 +223,7 @@ def test_the_loss_scale_is_in_the_log(data, tmp_path):
     recipe = paper.Paper(*parsed(flags(data, tmp_path / "run", steps=3, log_interval=1)))
     assert "lg_loss_scale" not in recipe.step(0)
     recipe.unet = dataclasses.replace(recipe.unet, precision="float16")  # the network stays
-    train(recipe, recipe.run)
+    train(recipe, recipe.run_options)
     scales = [line["lg_loss_scale"] for line in logged(tmp_path / "run")]
     assert scales == pytest.approx([20, 20.001, 20.002])
 
@@ -358,7 +358,7 @@ def test_a_loss_of_nan_stops_the_run_and_names_the_files(data, tmp_path):
     with torch.no_grad():
         next(recipe.network.parameters()).fill_(float("nan"))
     with pytest.raises(ModelError, match=r"step 0: the loss is nan; in the batch: \d, \d"):
-        train(recipe, recipe.run)
+        train(recipe, recipe.run_options)
 
 
 def test_a_folder_that_cannot_be_written_is_named_before_the_data_are_read(tmp_path):

@@ -150,16 +150,16 @@ def test_camvid_classes_keep_their_probabilities_in_a_grown_head(tmp_path):
 def test_a_segmenter_trains_resumes_and_is_exported(tmp_path, capsys):
     data = write_camvid(tmp_path / "camvid")
 
-    def run(steps, *more, out="run"):
+    def run(steps, *more, out="run", to="out"):
         return train(
             "segmenter", "--data", data, "--out", tmp_path / out, "--batch", 2, "--crop", 64, 64,
             "--threads", 1, "--enlarge", 1, "--judged", 1, "--log-every", 1,
-            "--export-dir", tmp_path / "out", "--steps", steps, *more,
+            "--export-dir", tmp_path / to, "--steps", steps, *more,
         )  # fmt: skip
 
     assert run(1) == 0
     said = capsys.readouterr().out
-    assert "pictures: camvid 3\n" in said
+    assert "pictures with label maps: camvid 3\n" in said
     assert "class weights: road " in said
     assert "not learned" not in said  # each class is one of a group
     trained = load_segmenter(tmp_path / "run/segmenter.safetensors")
@@ -177,7 +177,10 @@ def test_a_segmenter_trains_resumes_and_is_exported(tmp_path, capsys):
     names = {p.name for p in (tmp_path / "out").iterdir()}
     assert names == {"segmenter.safetensors", "segmenter.onnx", "log.jsonl"}
     exported = tmp_path / "out/segmenter.safetensors"
-    assert run(1, "--init", exported, "--teacher", exported, exported, out="again") == 0
+    assert run(1, "--teacher", exported, out="again") == 2
+    assert f"{exported}: would be replaced" in capsys.readouterr().err
+    again = {"out": "again", "to": "out again"}
+    assert run(1, "--init", exported, "--teacher", exported, exported, **again) == 0
     first = json.loads((tmp_path / "again/log.jsonl").read_text().splitlines()[0])
     assert first["teacher"] >= 0
 
@@ -205,6 +208,7 @@ def test_maps_without_a_known_pixel_are_refused(tmp_path, capsys):
     (tmp_path / "labels").rename(tmp_path / "other")
     with pytest.raises(InputError, match="no picture to learn from has a label map"):
         segmenter.Segmenter(given, torch.device("cpu"))
+    assert f"pictures with label maps: {tmp_path.name} 0\n" in capsys.readouterr().out
     absent = tmp_path / "x.safetensors"
     for networks in ({"init": absent}, {"teacher": (absent,)}):  # before the pictures
         wrong = dataclasses.replace(given, data=("absent",), **networks)

@@ -17,15 +17,18 @@ from sempic import coarse, files, models
 from sempic.errors import InputError, refused
 from sempic.evaluation.folders import spread
 from sempic.labels import trunk
+from sempic.scene import half_map
 from sempic.segment import Segmenter
 from sempic.training.data import taxonomy
 from sempic.training.data.readers import Item
-from sempic.training.data.render import JUDGED, MAPS, digest, open_segmenter, sent_map
+from sempic.training.data.render import JUDGED, SENT_MAPS, digest, open_segmenter, sent_map
 from sempic.training.data.sources import Source, hold_out, open_sources
 from sempic.training.data.taxonomy import Taxonomy
 from sempic.training.options import PriorData
 
 SIZE = (341, 256)
+"""Width and height of the maps as they are coded. Known ones are coded at their picture's size, the
+segmenter's at half of it: their pictures are rendered twice as large."""
 VIEWS = ((35, "420"), (35, "444"), (41, "444"), (29, "444"))
 """QP and chroma of the coarse pictures of each map."""
 
@@ -33,16 +36,14 @@ Bytes = npt.NDArray[np.uint8]
 
 
 class Maps(NamedTuple):
-    """Label maps of N pictures, one or two of each: known labels, and the encoder's map."""
+    """N label maps, one or two of each picture: known labels, and the encoder's map."""
 
     labels: Bytes
-    """uint8 (M, H, W)."""
-    picture: npt.NDArray[np.int64]
-    """int64 (M,): index of each map's picture."""
+    """uint8 (N, H, W)."""
     planes: Bytes
-    """uint8 (N, len(VIEWS), 3, ⌈H/4⌉, ⌈W/4⌉): coarse pictures."""
+    """uint8 (N, len(VIEWS), 3, ⌈H/4⌉, ⌈W/4⌉): coarse pictures (`trunk.grid`)."""
     weight: npt.NDArray[np.float64]
-    """float64 (M,): probability of drawing each map."""
+    """float64 (N,): probability of drawing each map."""
 
 
 def maps_of(
@@ -55,8 +56,9 @@ def maps_of(
     """The maps of each source's items, from a cache in `folder` whose name is a digest of the
     inputs, or rendered now. Raises InputError or ModelError."""
     items = [item for source in sources for item in source]
-    used = [segmenter, *(path for item in items for path in item.files)]
-    inputs = json.dumps([taxonomy.describe(classes), digest(used), list(map(len, sources)), MAPS])
+    used = digest([segmenter, *(path for item in items for path in item.files)])
+    counts = list(map(len, sources))
+    inputs = json.dumps([taxonomy.describe(classes), used, counts, SENT_MAPS, SIZE, VIEWS])
     cache = folder / f"prior-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}.npz"
     if not cache.exists():
         files.make_folder(folder)
@@ -67,11 +69,9 @@ def maps_of(
         cache.open("rb") as kept,
         np.load(kept, allow_pickle=False) as arrays,
     ):
-        labels, picture, planes, source = (
-            arrays[name] for name in ("labels", "picture", "planes", "source")
-        )
+        labels, planes, source = (arrays[name] for name in ("labels", "planes", "source"))
     share = np.array(weights)[source] / np.bincount(source, minlength=len(weights))[source]
-    return Maps(labels, picture, planes, share / share.sum())
+    return Maps(labels, planes, share / share.sum())
 
 
 def _segmenter(options: PriorData, classes: Taxonomy) -> Path | None:
@@ -86,41 +86,40 @@ def _rendered(
     sources: Sequence[Sequence[Item]], classes: Taxonomy, segmenter: Path | None
 ) -> dict[str, npt.NDArray[Any]]:
     sender = None if segmenter is None else open_segmenter(segmenter, classes)
-    found: list[Bytes] = []
-    planes: list[Bytes] = []
-    picture: list[int] = []
-    source: list[int] = []
+    found: list[tuple[Bytes, Bytes, int]] = []
     items = [(number, item) for number, part in enumerate(sources) for item in part]
     for number, item in tqdm(items, desc="rendering", disable=None):
         image, known = item.opened(classes)
-        rgb = _cut(image, Image.Resampling.BICUBIC)
-        maps = [] if known is None else [_cut(classes.settle(known), Image.Resampling.NEAREST)]
-        maps += [] if sender is None else [sent_map(sender, rgb)]
-        maps = [m for m in maps if m.min() < m.max()]  # a map of one label needs no prior
-        if not maps:
-            continue
-        small = coarse.downscale(rgb, 4)
-        decoded = [coarse.decode(coarse.encode(small, quality=q, chroma=c)) for q, c in VIEWS]
-        found += maps
-        picture += [len(planes)] * len(maps)
-        source += [number] * len(maps)
-        planes.append(np.stack([trunk.grid(c, SIZE[1], SIZE[0]) for c in decoded]))
+        coded = []
+        if known is not None:
+            labels = _cut(classes.settle(known), Image.Resampling.NEAREST)
+            coded.append((_cut(image, Image.Resampling.BICUBIC), labels))
+        if sender is not None:
+            large = _cut(image, Image.Resampling.BICUBIC, 2)
+            coded.append((large, half_map(sent_map(sender, large))))
+        for picture, labels in coded:
+            if labels.min() < labels.max():  # a map of one label needs no prior
+                found.append((labels, _planes(picture), number))
     if not found:
         raise InputError(
             "no label maps to learn the prior from: give two pictures at least whose maps "
             "have more than one class, or --segmenter"
         )
-    return {
-        "labels": np.stack(found),
-        "picture": np.array(picture),
-        "planes": np.stack(planes),
-        "source": np.array(source),
-    }
+    names = "labels", "planes", "source"
+    return {k: np.array(part) for k, part in zip(names, zip(*found, strict=True), strict=True)}
 
 
-def _cut(array: Bytes, filter_: Image.Resampling) -> Bytes:
-    """The largest central crop of the proportions of SIZE, resized to SIZE."""
-    return np.asarray(ImageOps.fit(Image.fromarray(array), SIZE, filter_))
+def _planes(picture: Bytes) -> Bytes:
+    """The coarse pictures of a picture as the label coder sees them: `Maps.planes` of a map."""
+    small = coarse.downscale(picture, 4)
+    decoded = (coarse.decode(coarse.encode(small, quality=q, chroma=c)) for q, c in VIEWS)
+    return np.stack([trunk.grid(c, SIZE[1], SIZE[0]) for c in decoded])
+
+
+def _cut(array: Bytes, filter_: Image.Resampling, times: int = 1) -> Bytes:
+    """The largest central crop of the proportions of SIZE, resized to SIZE, or `times` as large."""
+    size = times * SIZE[0], times * SIZE[1]
+    return np.asarray(ImageOps.fit(Image.fromarray(array), size, filter_))
 
 
 def opened(options: PriorData) -> tuple[Maps, Maps]:

@@ -21,9 +21,8 @@ from sempic.palette import CAMVID, CITYSCAPES, CITYSCAPES_FULL, INDICES, Palette
 from sempic.scene import Image, LabelMap
 from sempic.training.data.taxonomy import Taxonomy
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MAPS = (".png", ".bmp", ".tif", ".tiff")
-COARSE = (*PICTURES, ".bpg")
+COARSE = (*pictures.SUFFIXES, ".bpg")
 _LONG = {"train": "training", "val": "validation"}
 """ADE20K's names of the splits."""
 
@@ -146,7 +145,7 @@ class Layout:
 
         instances = part(self.instances)
         return _dataset(
-            by_name(part(self.images), PICTURES),
+            by_name(part(self.images)),
             by_name(part(self.labels), MAPS),
             by_name(instances, MAPS) if self.instances and instances.is_dir() else {},
             classes=classes,
@@ -213,7 +212,7 @@ def _cityscapes(folder: Path, split: str, classes: int, image_path: Path | None)
         return path.stem.removesuffix("_leftImg8bit")
 
     left = image_path or folder / "leftImg8bit" / split
-    images = named(find_pictures(left, PICTURES), name)
+    images = named(find_pictures(left), name)
     truth = find_pictures(folder / "gtFine" / split, MAPS)
 
     def ending_in(*endings: str) -> dict[str, Path]:

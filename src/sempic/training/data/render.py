@@ -25,7 +25,7 @@ from tqdm import tqdm
 from sempic import coarse, files, pictures, processes, texture
 from sempic.api import Codec
 from sempic.batch.work import noting
-from sempic.errors import InputError, OutputError, SempicError, refused
+from sempic.errors import InputError, OutputError, SempicError, naming, refused
 from sempic.evaluation.folders import spread
 from sempic.jobs import need_folder
 from sempic.networks.compact import PATCH
@@ -51,9 +51,9 @@ QPS = (24, 42)
 """Range of the QP of coarse pictures."""
 USUAL_QP = 35
 """QP of four in ten coarse pictures, and of all for validation."""
-MAPS = "of half the size"
-"""How encoders make the maps that they send (`sent_map`). Change this text with it: a corpus or a
-cache with older maps is then not used."""
+SENT_MAPS = "of half the size"
+"""How encoders make the maps that they send (`sent_map`). Change this text with it: then `sempic
+train corpus` and `label-prior` do not take older maps for theirs."""
 BLURRED = 0.3
 """Share of the renditions that are blurred first: many cameras are less sharp than those of the
 training pictures, and senders transmit how sharp a picture is (`sempic.texture`)."""
@@ -118,10 +118,11 @@ def render(job: Job, options: CorpusOptions, classes: Taxonomy, segmenter: Any) 
         blur = PIL.ImageFilter.GaussianBlur(rng.uniform(*BLUR))
         image = np.asarray(PIL.Image.fromarray(image).filter(blur))
     coarse = []
-    for _ in range(1 if judged else options.coarse):
-        factor = 4 if judged else int(rng.choice(list(FACTORS), p=list(FACTORS.values())))
-        drawn = USUAL_QP if rng.random() < 0.4 else int(rng.integers(QPS[0], QPS[1] + 1))
-        coarse.append(transmit(image, factor, USUAL_QP if judged else drawn))
+    with naming(item.image):
+        for _ in range(1 if judged else options.coarse):
+            factor = 4 if judged else int(rng.choice(list(FACTORS), p=list(FACTORS.values())))
+            drawn = USUAL_QP if rng.random() < 0.4 else int(rng.integers(QPS[0], QPS[1] + 1))
+            coarse.append(transmit(image, factor, USUAL_QP if judged else drawn))
     maps = [] if known is None else [classes.settle(known)]
     if segmenter is not None and not (judged and maps):
         maps.append(sent_map(segmenter, image))
@@ -226,7 +227,7 @@ def _chosen(source: Source, options: CorpusOptions) -> tuple[Sequence[Item], Seq
             f"{source.name}: its pictures have no label maps in a known layout "
             "(docs/guides/train.md): give --segmenter, or the folder the weight 0"
         )
-    if not val and len(train) > 4 * options.renditions:
+    if not val and len(train) > 4:
         train, val = hold_out(train, max(1, min(JUDGED, len(train) // 40)))
     return train, val
 
@@ -241,7 +242,7 @@ def _recipe(options: CorpusOptions, classes: Taxonomy, jobs: Sequence[Job]) -> d
     return {
         "classes": taxonomy.describe(classes),
         "segmenter": _digest(options.segmenter),
-        "maps": MAPS,
+        "maps": SENT_MAPS,
         "renditions": options.renditions,
         "coarse": options.coarse,
         "side": options.side,

@@ -39,7 +39,7 @@ DEFAULT_WEIGHT = 10
 _PALETTES = {"labelmefacade": CAMVID}
 """Palettes of the maps of folders whose layout does not imply one; a class file replaces them."""
 _HELD_BACK = ("nuscenes",)
-"""Prefixes of pictures that are reserved for evaluation and never trained on."""
+"""Sources of an indexed folder that are reserved for evaluation and never trained on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,10 +145,10 @@ def _unlabelled(folder: Path, name: str) -> dict[str, dict[str, list[Item]]]:
     index = _index(folder / "index.json")
     sources: dict[str, dict[str, list[Item]]] = {}
     teachers = folder / "cityscapes"
-    for path in find_pictures(pictures, readers.PICTURES):
-        if path.is_relative_to(teachers) or path.stem.startswith(_HELD_BACK):
-            continue
+    for path in find_pictures(pictures):
         source = path.stem.split("-")[0] if index else name
+        if path.is_relative_to(teachers) or (index and source in _HELD_BACK):
+            continue
         item = Item(
             name=f"{source}/{path.relative_to(pictures).with_suffix('').as_posix()}",
             image=path,

@@ -30,7 +30,7 @@ class Denoise(ReceiverRecipe):
         batch, planes = self.draw(number)
         image, coarse = batch.image, batch.coarse
         drawn = generator(self.options, number)
-        sigma = edm.draw_sigma(len(image), drawn, device=self.device)
+        sigma = edm.draw_sigma(len(image), self.device, drawn)
         noise = edm.draw(image.shape, self.device, drawn)
         with autocast(self.device):
             residual = image - upsample(coarse)

@@ -33,9 +33,6 @@ from sempic.training.optimizer import Optimizer, Schedule
 from sempic.training.options import LabelPriorOptions
 from sempic.training.recipe import OwnRecipe
 
-Pairs = Sequence[tuple[int, int]]
-"""The number of each map of a batch, and 1 if it is mirrored, else 0."""
-
 
 class Pixels:
     """Random pixels of label maps, with the neighbourhoods that the network sees."""
@@ -83,7 +80,7 @@ def evaluate(net: LabelPriorNet, pixels: Pixels, maps: Maps, chosen: Sequence[in
     total, device = 0.0, net.template.device
     with torch.no_grad():
         for i in chosen:
-            planes = torch.from_numpy(maps.planes[maps.picture[i]][:1])
+            planes = torch.from_numpy(maps.planes[i, :1])
             dense = net.features(planes)[0] if net.trunk else None
             target = pixels.maps[i][pixels.centres].long()
             for part in torch.arange(len(target)).split(16384):
@@ -118,8 +115,8 @@ class LabelPrior(OwnRecipe):
         )
         self.optimizers = {"network": self.optimizer}
         labels = self.data.labels
-        self.pools = [Pixels(labels, self.classes), Pixels(labels[:, :, ::-1].copy(), self.classes)]
-        """Maps, and their mirror images."""
+        self.pixels = Pixels(np.concatenate([labels, labels[:, :, ::-1]]), self.classes)
+        """Of the maps, then of their mirror images."""
         self.judged = Pixels(self.val.labels, self.classes)
 
     def step(self, number: int) -> dict[str, Tensor]:
@@ -127,44 +124,46 @@ class LabelPrior(OwnRecipe):
         g = torch.Generator().manual_seed(step_seed(options, number))
         rng = np.random.default_rng((options.seed, 1, number))
         batch = rng.choice(len(self.data.labels), count, p=self.data.weight)
-        pairs = list(zip(batch, rng.integers(0, 2, count), strict=True))
-        drawn = [self.pools[m].draw(i, g, options.busy, options.calm) for i, m in pairs]
+        batch += len(self.data.labels) * rng.integers(0, 2, count)
+        drawn = [self.pixels.draw(i, g, options.busy, options.calm) for i in batch]
         chosen, around, target, weight = (
             torch.cat(part).to(self.device) for part in zip(*drawn, strict=True)
         )
-        height, width = self.judged.height, self.judged.width
+        height, width = self.pixels.height, self.pixels.width
         y, x = chosen // width, chosen % width
         features, aux = None, torch.zeros((), device=self.device)
         if options.coarse:
-            dense = self._dense(pairs, rng)
+            dense = self._dense(batch, rng)
             which = torch.arange(count, device=self.device)
             features = dense[which.repeat_interleave(options.busy + options.calm), y, x]
-            aux = self._auxiliary_loss(dense, pairs, g)
+            aux = self._auxiliary_loss(dense, batch, g)
         logits = self.network(around, y * BANDS // height, x * BANDS // width, features)
         bits = (F.cross_entropy(logits, target, reduction="none") * weight).sum() / math.log(2)
         bytes_per_map = bits / 8 / count
         norm = self.optimizer.minimise(bytes_per_map / 500 + 0.3 * aux)
         return {"bytes": bytes_per_map, "aux": aux, "norm": norm}
 
-    def _dense(self, pairs: Pairs, rng: np.random.Generator) -> Tensor:
+    def _dense(self, batch: npt.NDArray[np.int64], rng: np.random.Generator) -> Tensor:
         """Features of each pixel, (B, H', W, FEATURES), of coarse planes of random quality."""
-        pictures, width = self.data.picture[[i for i, _ in pairs]], self.judged.width
-        planes = self.data.planes[pictures, rng.integers(len(VIEWS), size=len(pairs))]
-        view = [p[..., ::-1] if m else p for p, (_, m) in zip(planes, pairs, strict=True)]
+        mirrored, number = np.divmod(batch, len(self.data.labels))
+        planes = self.data.planes[number, rng.integers(len(VIEWS), size=len(batch))]
+        view = [p[..., ::-1] if m else p for p, m in zip(planes, mirrored, strict=True)]
         with autocast(self.device):
             dense = self.network.features(torch.from_numpy(np.stack(view))).float()
         # The grid has 4⌈W/4⌉ columns: in a mirrored picture the first ones are too many.
-        parts = zip(dense, pairs, strict=True)
-        return torch.stack([d[:, -width:] if m else d[:, :width] for d, (_, m) in parts])
+        more = dense.shape[2] - self.pixels.width
+        parts = zip(dense, more * mirrored, strict=True)
+        return torch.stack([part[:, left : left + self.pixels.width] for part, left in parts])
 
-    def _auxiliary_loss(self, dense: Tensor, pairs: Pairs, g: torch.Generator) -> Tensor:
+    def _auxiliary_loss(
+        self, dense: Tensor, batch: npt.NDArray[np.int64], g: torch.Generator
+    ) -> Tensor:
         """Makes the features tell the class alone, at pixels of all kinds."""
-        labels = np.stack([self.data.labels[i][:, :: -1 if m else 1] for i, m in pairs])
-        _, height, width = labels.shape
-        y, x, which = (
-            torch.randint(0, most, (4096,), generator=g) for most in (height, width, len(pairs))
-        )
-        truth = torch.from_numpy(labels)[which, y, x].long().to(self.device)
+        pixels = self.pixels
+        sides = pixels.height, pixels.width, len(batch)
+        y, x, which = (torch.randint(0, most, (4096,), generator=g) for most in sides)
+        maps = torch.from_numpy(batch)[which]
+        truth = pixels.maps[maps, pixels.centres[y * pixels.width + x]].long().to(self.device)
         return F.cross_entropy(self.network.aux(dense[which, y, x]), truth)
 
     def validate(self, state: dict[str, Tensor], sheet: Path) -> dict[str, float]:

@@ -120,7 +120,7 @@ class Paper(Recipe):
         }
 
     @property
-    def run(self) -> RunOptions:
+    def run_options(self) -> RunOptions:
         options = self.options
         steps = options.steps or options.lr_anneal_steps
         return RunOptions(
@@ -303,4 +303,4 @@ def run(flags: Mapping[str, object]) -> None:
     recipe = Paper(options, unet, process)
     for part in (recipe.options, recipe.unet, recipe.process):
         recipe.accelerator.print(re.sub(r"[{}']", "", f"{type(part).__name__}: {asdict(part)}"))
-    train(recipe, recipe.run)
+    train(recipe, recipe.run_options)

@@ -130,17 +130,14 @@ def grow_head(
         raise ModelError(f"{path} has another backbone: {unexpected[0]}")
 
 
-def _loaded(source: Source, classes: Taxonomy) -> Pictures | None:
-    """A source's pictures with maps; None without any, since other sources may have maps."""
+def _loaded(source: Source, classes: Taxonomy) -> Pictures:
+    """A source's pictures with maps."""
     images, maps = [], []
     for item in tqdm(source.train, desc=source.name, leave=False, disable=None):
         image, known = item.opened(classes)
         if known is not None:
             images.append(image)
             maps.append(known)
-    if not images:
-        print(f"{source.name}: no picture to learn from has a label map", flush=True)
-        return None
     return Pictures(source.name, source.weight, images, maps)
 
 
@@ -199,8 +196,10 @@ class Segmenter(OwnRecipe):
         self.validation = Validation(val, self.taxonomy)
         if not self.validation.scenes:
             print("no folder has a split val with label maps: nothing is validated", flush=True)
-        loaded = (_loaded(source, self.taxonomy) for source in opened)
-        sources = [pictures for pictures in loaded if pictures is not None]
+        loaded = [_loaded(source, self.taxonomy) for source in opened]
+        counts = ", ".join(f"{part.name} {len(part.images)}" for part in loaded)
+        print(f"pictures with label maps: {counts}", flush=True)
+        sources = [part for part in loaded if part.images]
         if not sources:
             raise InputError(f"{', '.join(options.data)}: no picture to learn from has a label map")
         if not any((map_ != UNKNOWN).any() for source in sources for map_ in source.known):
@@ -210,7 +209,6 @@ class Segmenter(OwnRecipe):
             )
         frequency = frequencies(sources, self.taxonomy)
         weights = class_weights(frequency, self.taxonomy)
-        print("pictures:", ", ".join(f"{s.name} {len(s.images)}" for s in sources))
         named = zip(self.taxonomy.palette.classes, weights, strict=False)
         print("class weights:", ", ".join(f"{n} {w:.2f}" for n, w in named), flush=True)
         found = (frequency > 0) | self.taxonomy.groups.any(0)
