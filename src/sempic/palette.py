@@ -348,10 +348,10 @@ def rejoined(parts: Collection[str], palette: Palette) -> list[str]:
     rest, names = list(parts), []
     most = 1 + max(name.count(",") for name in palette.classes)
     while rest:
-        ways = (", ".join(rest[:count]) for count in range(min(most, len(rest)), 1, -1))
-        name = next((way for way in ways if spelt(way, palette)), rest[0])
-        names.append(name)
-        del rest[: 1 + name.count(",")]
+        counts = range(min(most, len(rest)), 1, -1)
+        count = next((n for n in counts if spelt(", ".join(rest[:n]), palette)), 1)
+        names.append(", ".join(rest[:count]))
+        del rest[:count]
     return names
 
 
