@@ -16,10 +16,10 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, cast
 
-from sempic import files, formats, processes
-from sempic.errors import InputError, OutputError, install_hint, naming, reason, refused
+from sempic import console, files, formats
+from sempic.errors import InputError, OutputError, install_hint, naming, refused
 from sempic.palette import INDICES
 from sempic.scene import Image, LabelMap
 
@@ -59,13 +59,13 @@ class Job:
         if self.source is not None:
             return read(self.source)
         with refused(InputError, "cannot read standard input", OSError, ValueError):
-            return _read_stream(stdin())
+            return _read_stream(console.stdin())
 
     def check(self) -> None:
         """Raises OutputError if the target cannot be written; before long work."""
         target = self.target
         if target == STDOUT:
-            need_stdout(for_bytes=True)
+            console.need_stdout(for_bytes=True)
             return
         if target is None or not is_local(target):
             return
@@ -83,7 +83,7 @@ class Job:
         output has gone."""
         assert self.target is not None
         if self.target == STDOUT:
-            to_stdout(data)
+            console.to_stdout(data)
             return
         if self.mkdir:
             files.make_folder(self.target.parent)
@@ -131,7 +131,7 @@ def find(
         raise InputError("an empty name, or a null character, instead of a file or a folder")
     sources, skipped = _sources(inputs, accepted, foreign)
     if skipped:
-        processes.say(f"skipped files of other kinds: {_listed(skipped)}")
+        console.say(f"skipped files of other kinds: {_listed(skipped)}")
 
     several = len(inputs) > 1 or _is_dir(_path(inputs[0]))
     place = None if output is None or output == "-" else _path(output)
@@ -461,37 +461,6 @@ def is_stdout(target: Path | None) -> bool:
         return os.path.samestat(os.stat(target), os.fstat(sys.stdout.fileno()))
     except (OSError, ValueError, AttributeError):  # no such file, or no descriptor
         return False
-
-
-def stdin() -> Any:
-    """Standard input as a buffered file of bytes. Raises InputError if it is closed, or a terminal,
-    which would wait for bytes that nobody types."""
-    if sys.stdin is None:
-        raise InputError("standard input is closed")
-    if sys.stdin.buffer.isatty():
-        raise InputError("standard input is a terminal; pipe a file into it, or name one")
-    return sys.stdin.buffer
-
-
-def need_stdout(*, for_bytes: bool = False) -> None:
-    """Raises OutputError if standard output is closed, or a terminal and meant for bytes."""
-    if sys.stdout is None:
-        raise OutputError("standard output is closed")
-    if for_bytes and sys.stdout.buffer.isatty():
-        raise OutputError("standard output is a terminal; name a file with -o, or redirect it")
-
-
-def to_stdout(data: bytes) -> None:
-    """Write to standard output. Raises OutputError, or BrokenPipeError if the reader has gone."""
-    need_stdout(for_bytes=True)
-    try:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        raise
-    except (OSError, ValueError) as cause:
-        processes.discard_stdout()  # one message is enough
-        raise OutputError(f"cannot write to standard output: {reason(cause)}") from cause
 
 
 def _path(name: str) -> Path:

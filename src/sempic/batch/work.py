@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sempic import api, codec, container, fields, files, formats, processes, progress
+from sempic import api, codec, console, container, fields, files, formats, processes, progress
 from sempic.batch import tar
 from sempic.errors import (
     BitstreamError,
@@ -296,7 +296,7 @@ def load(**models: str | None) -> None:
 
 def json_line(record: Record) -> str:
     """A record as JSON on one line, its numbers with five decimals at most."""
-    return processes.as_json(record, decimals=5)
+    return console.as_json(record, decimals=5)
 
 
 def stream_of(data: bytes) -> bytes:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from sempic import api, coarse, codec, jobs
+from sempic.console import printable
 from sempic.errors import naming
 from sempic.evaluation import human_maps, markup
 from sempic.evaluation.measure import Measure, Settings, row
 from sempic.evaluation.measures import details, measured
 from sempic.options import BUNDLED, Models
-from sempic.processes import printable
 from sempic.scene import Image
 
 LOSSLESS = frozenset({".bmp", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff"})

@@ -10,9 +10,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sempic import files, formats, processes
+from sempic import console, files, formats
 from sempic.errors import OutputError, SempicError
-from sempic.jobs import is_folder, need_local, need_stdout, to_stdout
+from sempic.jobs import is_folder, need_local
 from sempic.sequence.names import WRITTEN
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ def sequence_writer(target: str) -> Iterator[Callable[[bytes], None]]:
     """Writes bytes to a file or standard output at once. After an error or an interruption the
     frames until then stay, at the target or, if a file was there, beside it."""
     if target == "-":
-        need_stdout(for_bytes=True)
-        yield to_stdout
+        console.need_stdout(for_bytes=True)
+        yield console.to_stdout
         return
     from sempic.sequence.video import Growing
 
@@ -95,4 +95,4 @@ def picture_writer(target: str, rate: Fraction) -> Iterator[Callable[[Any], None
     paths = (path / f"{number:06d}.png" for number in itertools.count())
     yield lambda picture: files.write(next(paths), pictures.encode(picture, ".png"))
     if (after := next(paths)).exists():
-        processes.say(f"{after} and what follows were there before, and are none of these frames")
+        console.say(f"{after} and what follows were there before, and are none of these frames")

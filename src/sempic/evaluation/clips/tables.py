@@ -6,13 +6,13 @@ import html
 from collections.abc import Mapping, Sequence
 
 import sempic
+from sempic.console import as_json, printable
 from sempic.evaluation import markup
 from sempic.evaluation.benchmark.tables import markdown
 from sempic.evaluation.clips.clip import Clip
 from sempic.evaluation.clips.measuring import STATIC, Found, Plan
 from sempic.evaluation.measures import Figure, measured
 from sempic.pictures import animation
-from sempic.processes import as_json, printable
 from sempic.scene import Image
 
 Results = Sequence[tuple[Clip, Mapping[str, Found]]]
