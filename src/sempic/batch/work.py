@@ -28,9 +28,10 @@ from sempic.errors import (
     reason,
 )
 from sempic.fields import another, option
-from sempic.jobs import STDOUT, Job, is_unnamed, read
+from sempic.jobs import Job
 from sempic.options import DecodeOptions, EncodeOptions, Models
 from sempic.palette import PALETTES, by_id
+from sempic.places import STDOUT, is_unnamed, read
 from sempic.scene import LabelMap, Scene
 
 Record = dict[str, Any]

@@ -12,7 +12,8 @@ import sempic
 from sempic import batch, console, fields, files, formats, processes
 from sempic.commands import _report
 from sempic.errors import InputError
-from sempic.jobs import STDOUT, Job, is_local, need_local
+from sempic.jobs import Job
+from sempic.places import STDOUT, is_local, need_local
 
 
 def add_inputs(parser: argparse.ArgumentParser, inputs: str) -> None:

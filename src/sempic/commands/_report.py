@@ -10,7 +10,8 @@ from typing import Any, cast
 from sempic import batch, console, progress
 from sempic.batch import Done, Record
 from sempic.errors import reason
-from sempic.jobs import Job, is_stdout
+from sempic.jobs import Job
+from sempic.places import is_stdout
 
 
 def each(

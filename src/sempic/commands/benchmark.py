@@ -16,8 +16,8 @@ from sempic.evaluation import benchmark, clips, codecs, human_maps
 from sempic.evaluation.benchmark import report, tables
 from sempic.evaluation.clips import tables as clip_tables
 from sempic.evaluation.measure import Measure, lacking
-from sempic.jobs import need_folder
 from sempic.options import Models
+from sempic.places import need_folder
 from sempic.sequence import SequenceOptions
 
 _QUICK = ("miou", "fid", "psnr", "lpips")

@@ -8,8 +8,8 @@ from pathlib import Path
 from sempic import console, fields, files, formats
 from sempic.commands import _files, _measuring
 from sempic.evaluation.measure import lacking
-from sempic.jobs import apart
 from sempic.options import Models
+from sempic.places import apart
 
 
 def add(parser: argparse.ArgumentParser) -> None:

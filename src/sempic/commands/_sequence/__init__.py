@@ -17,8 +17,8 @@ from sempic.commands._files import only_for
 from sempic.commands._sequence import sources, targets
 from sempic.commands._sequence.report import details, summary
 from sempic.errors import InputError, OutputError, naming, notes_to
-from sempic.jobs import apart, is_stdout, need_local
 from sempic.options import DecodeOptions, EncodeOptions
+from sempic.places import apart, is_stdout, need_local
 from sempic.sequence import SequenceOptions
 from sempic.sequence.names import is_video
 from sempic.sequence.options import FASTEST, SLOWEST

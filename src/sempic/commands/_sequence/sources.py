@@ -16,7 +16,7 @@ from sempic import files
 from sempic.console import stdin
 from sempic.container import SEQUENCE_MAGIC
 from sempic.errors import ImageError, InputError, refused
-from sempic.jobs import apart, read_picture
+from sempic.places import apart, read_picture
 from sempic.sequence.names import WRITTEN
 
 _PIECE_SIZE = 1 << 16

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sempic import console, files, formats
 from sempic.errors import OutputError, SempicError
-from sempic.jobs import is_folder, need_local
+from sempic.places import names_folder, need_local
 from sempic.sequence.names import WRITTEN
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def sequence_path(name: str, output: str | None) -> str:
     if output is None:
         return "-" if name == "-" else beside(name, ".sempic")
     need_local(output)
-    if output != "-" and is_folder(output, Path(output)):
+    if output != "-" and names_folder(output, Path(output)):
         with contextlib.suppress(OSError):  # opening the file reports the error
             os.makedirs(output, exist_ok=True)
         return str(Path(output, Path(beside(name, ".sempic")).name))
@@ -83,7 +83,7 @@ def picture_writer(target: str, rate: Fraction) -> Iterator[Callable[[Any], None
     from sempic.sequence.video import Video
 
     path = Path(target)
-    suffix = "" if is_folder(target, path) else path.suffix
+    suffix = "" if names_folder(target, path) else path.suffix
     if suffix.lower() in WRITTEN:
         video = Video(path, rate)
         with _kept_early(video):
