@@ -159,6 +159,14 @@ def notes_to(tell: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def noting() -> Iterator[list[str]]:
+    """Yields a list of the texts that `notes_to` passes on in the block."""
+    notes: list[str] = []
+    with notes_to(notes.append):
+        yield notes
+
+
 def line(cause: BaseException) -> str:
     """The first line of an exception's message, or its type."""
     return (str(cause).strip() or type(cause).__name__).splitlines()[0]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +23,7 @@ from sempic.errors import (
     SempicError,
     line,
     naming,
-    notes_to,
+    noting,
     reason,
 )
 from sempic.fields import another, option
@@ -360,7 +359,8 @@ def _records_of(work: Callable[[], Record | list[Record]]) -> list[Record]:
     try:
         with noting() as notes:
             found = work()
-        records = [found | notes] if isinstance(found, dict) else found
+        noted = {"notes": notes} if notes else {}
+        records = [found | noted] if isinstance(found, dict) else found
     except BrokenPipeError:  # the reader of standard output has gone: not the file's error
         raise
     except Exception as error:
@@ -368,14 +368,6 @@ def _records_of(work: Callable[[], Record | list[Record]]) -> list[Record]:
         records = [{"error": cause(error)}]
     seconds = time.perf_counter() - start
     return [{"seconds": seconds} | record for record in records]
-
-
-@contextlib.contextmanager
-def noting() -> Iterator[Record]:
-    """Yields a partial record that collects the warnings of the block as "notes", each once."""
-    record: Record = {}
-    with notes_to(lambda text: record.setdefault("notes", []).append(text)):
-        yield record
 
 
 def cause(error: Exception) -> str:

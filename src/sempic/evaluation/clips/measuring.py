@@ -18,8 +18,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from sempic import api, coarse, segment, sequence
-from sempic.batch.work import noting
-from sempic.errors import InputError
+from sempic.errors import InputError, noting
 from sempic.evaluation import codecs, metrics
 from sempic.evaluation.clips.clip import Clip
 from sempic.evaluation.measure import Measure, Settings, row

@@ -24,8 +24,7 @@ from tqdm import tqdm
 
 from sempic import coarse, files, pictures, processes, texture
 from sempic.api import Codec
-from sempic.batch.work import noting
-from sempic.errors import InputError, OutputError, SempicError, naming, refused
+from sempic.errors import InputError, OutputError, SempicError, naming, noting, refused
 from sempic.evaluation.folders import spread
 from sempic.networks.compact import PATCH
 from sempic.palette import PALETTES
