@@ -1,23 +1,5 @@
 """The errors of sempic, the warning, and helpers to raise and report them.
 
-    SempicError
-    ├── BitstreamError          not a stream that this version decodes
-    │   ├── NotSempic           the magic number is missing
-    │   ├── UnsupportedVersion  an unknown format version
-    │   ├── UnsupportedChunk    an unknown chunk that is required
-    │   ├── UnsupportedProfile  an unknown palette or model
-    │   ├── TruncatedStream     the bytes end too early
-    │   ├── CorruptStream       the checksum or an invariant fails
-    │   └── LimitExceeded       a size beyond the limits
-    ├── InputError              input that cannot be coded
-    │   ├── ImageError          a picture that cannot be read or coded
-    │   ├── LabelMapError       a label map of the wrong size, type or palette
-    │   │   └── SizeError       a picture or map of a size beyond the limits; an ImageError and a
-    │   │                       LimitExceeded, too
-    │   └── RateError           a target rate that cannot be met
-    ├── ModelError              weights that are missing, foreign or unsuitable
-    └── OutputError             a result that cannot be written
-
 A message is one line that a user can act on. The caller that opened a file adds its name
 (`naming`), because the codec sees only bytes and arrays.
 """
