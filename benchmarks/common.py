@@ -21,7 +21,7 @@ from sempic.commands.benchmark import parse_size as parse_size
 from sempic.errors import SempicError, naming
 from sempic.evaluation.benchmark.results import processor
 from sempic.evaluation.folders import by_name, spread
-from sempic.jobs import read, read_picture
+from sempic.places import read, read_picture
 from sempic.scene import Image, LabelMap
 
 

@@ -19,7 +19,7 @@ import PIL.ImageDraw
 import PIL.ImageFont
 
 import sempic
-from sempic import api, files, jobs, pictures
+from sempic import api, files, pictures, places
 from sempic.server.coder import best_within
 
 STREET = Path(__file__).parent / "street.jpg"
@@ -45,9 +45,9 @@ def main() -> int:
 
 
 def run(picture: Path, folder: Path) -> None:
-    original = jobs.read_picture(picture)
+    original = places.read_picture(picture)
     for name in (f"{picture.stem}.png", "side-by-side.png"):
-        jobs.apart([picture], folder / name)
+        places.apart([picture], folder / name)
     start = time.perf_counter()
     stream = sempic.encode(original)
     encoded = time.perf_counter()

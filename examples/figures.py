@@ -178,7 +178,8 @@ _CODECS = {
     "coarse picture alone, bicubic": "coarse", "coarse picture alone, ESRGAN": "coarse+esrgan",
 }  # fmt: skip
 """Rows of README's table."""
-_PANELS = {"mIoU": "up", "FID": "down", "LPIPS": "down", "PSNR": "up"}
+_PANELS = {"mIoU": False, "FID": True, "LPIPS": True, "PSNR": False}
+"""Whether lower is better."""
 
 
 def curves(root: Path) -> None:
@@ -198,7 +199,7 @@ def curves(root: Path) -> None:
     panels = [
         charts.Panel(
             title=figure,
-            better=better,
+            lower=lower,
             ceiling=ceiling if figure == "mIoU" else None,
             curves=[
                 charts.Curve(
@@ -209,7 +210,7 @@ def curves(root: Path) -> None:
                 for name, rows in found.items()
             ],
         )
-        for figure, better in _PANELS.items()
+        for figure, lower in _PANELS.items()
     ]
     files.write(root / "docs/images/rd.svg", charts.figure(panels).encode())
 

@@ -475,7 +475,7 @@ def test_halved_scenes_are_painted_at_half_their_size(size, factor):
     assert (half.width, half.height) == (-(-width // 2), -(-height // 2))
     assert np.array_equal(half.labels, labels[::2, ::2])
     assert coarse.factor(half.width, half.height, *half.coarse.y.shape[::-1]) == factor // 2
-    assert np.array_equal(shown, halving.doubled(receiver(half))[:height, :width])
+    assert np.array_equal(shown, halving.enlarged(receiver(half))[:height, :width])
 
 
 def test_without_a_map_the_coarse_picture_is_finer(codec):

@@ -18,7 +18,7 @@ import pytest
 from conftest import ROOT, FakeReceiver, FakeSegmenter, street
 
 import sempic
-from sempic import api, batch, cli, fields, jobs, pictures, processes
+from sempic import api, batch, cli, console, fields, jobs, pictures
 from sempic.batch import engines
 from sempic.batch.tar import change
 from sempic.errors import InputError, OutputError, install_hint
@@ -388,7 +388,7 @@ def test_a_manifest_has_one_line_per_file_for_any_name():
     assert cli.main(run) == 0
     lines = Path("m.jsonl").read_bytes().split(b"\n")
     assert {json.loads(line)["file"] for line in lines[1:-1]} == {
-        f"shots/{processes.readable(name)}" for name in names
+        f"shots/{console.readable(name)}" for name in names
     }
     before = Path("m.jsonl").read_bytes()
     assert cli.main(run) == 0

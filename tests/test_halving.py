@@ -15,7 +15,7 @@ def test_enlarging_removes_specks_and_sharpens(size):
     large = PIL.Image.fromarray(small).resize((2 * size[1], 2 * size[0]), PIL.Image.BICUBIC)
     median = large.filter(PIL.ImageFilter.MedianFilter(3))
     expected = median.filter(PIL.ImageFilter.UnsharpMask(1, 100, 0))
-    assert np.array_equal(halving.doubled(small), np.asarray(expected))
+    assert np.array_equal(halving.enlarged(small), np.asarray(expected))
 
 
 def test_large_pictures_without_fine_detail_are_soft():

@@ -1,13 +1,12 @@
 """Planning of jobs: names, targets and conflicts, before any work."""
 
 import os
-import sys
 import unicodedata
 from pathlib import Path
 
 import pytest
 
-from sempic import batch, jobs
+from sempic import batch, jobs, places
 from sempic.errors import InputError, OutputError, SempicError
 
 
@@ -187,15 +186,6 @@ def test_errors_of_a_store_name_the_file(monkeypatch):
         plan("memory://there/a.png")
 
 
-def test_a_folder_is_not_made_under_the_name_of_a_file():
-    for name in ("report.html", "a/clip.MP4", "x.jpg"):
-        with pytest.raises(OutputError, match=f"^{name}: a folder under the name of a file"):
-            jobs.need_folder(Path(name))
-        Path(name).mkdir(parents=True)
-        jobs.need_folder(Path(name))
-    jobs.need_folder(Path("run.2"))
-
-
 @pytest.mark.parametrize(
     ("source", "output", "suffix", "said"),
     [
@@ -252,9 +242,9 @@ def test_a_file_may_be_called_dash():
     (job,) = jobs.find(["./-"], "./out-", accepted=(), suffix=".sempic")
     assert job.read() == b"x"
     (job,) = jobs.find(["./-"], "./-x/../-2", accepted=(), suffix=".sempic")
-    assert job.target != jobs.STDOUT
+    assert job.target != places.STDOUT
     (job,) = jobs.find(["-"], "./-", accepted=(), suffix=".sempic")
-    assert job.target != jobs.STDOUT
+    assert job.target != places.STDOUT
     assert job.target.name == "-"
 
 
@@ -292,17 +282,6 @@ def test_no_output_lies_beside_a_device(tmp_path):
     assert plan("/dev/shm/frame.png") == {"/dev/shm/frame.png": "/dev/shm/frame.sempic"}
     os.close(reader)
     os.close(writer)
-
-
-def test_a_device_without_end_is_refused(monkeypatch):
-    monkeypatch.setattr(jobs, "_LONGEST", 1 << 20)
-    with pytest.raises(InputError, match="no end within 1 MiB"):
-        jobs.read(Path("/dev/zero"))
-    with open("/dev/zero") as zeros:
-        monkeypatch.setattr(sys, "stdin", zeros)
-        (job,) = jobs.find(["-"], None, accepted=(), suffix=".sempic")
-        with pytest.raises(InputError, match="no end within 1 MiB"):
-            job.read()
 
 
 def test_a_job_whose_target_cannot_be_written_is_refused_before_it_is_read(monkeypatch):

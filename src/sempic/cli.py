@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import sys
 
-from sempic import commands, jobs, processes, progress
+from sempic import commands, console, processes, progress
 from sempic.commands import COMMANDS
 from sempic.errors import InputError, SempicError, install_hint, notes_to, reason
 
@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(argv: list[str]) -> int:
     name = argv[0] if argv else ""
-    with progress.shown(), notes_to(processes.say):
+    with progress.shown(), notes_to(console.say):
         try:
             if name in COMMANDS and not COMMANDS[name].trains:
                 _refuse_empty(argv)
@@ -36,7 +36,7 @@ def _run(argv: list[str]) -> int:
                 own = parsers.get(name, parser)
                 own.error(f"unrecognized arguments: {' '.join(unknown)}")
             if vars(args).get("json"):
-                jobs.need_stdout()
+                console.need_stdout()
             return int(commands.load(name).run(args))
         except SempicError as error:
             return _fail(str(error))
@@ -72,7 +72,7 @@ def _refuse_empty(argv: list[str]) -> None:
 
 
 def _fail(message: str) -> int:
-    processes.say(message)
+    console.say(message)
     return 2
 
 

@@ -1,23 +1,5 @@
 """The errors of sempic, the warning, and helpers to raise and report them.
 
-    SempicError
-    ├── BitstreamError          not a stream that this version decodes
-    │   ├── NotSempic           the magic number is missing
-    │   ├── UnsupportedVersion  an unknown format version
-    │   ├── UnsupportedChunk    an unknown chunk that is required
-    │   ├── UnsupportedProfile  an unknown palette or model
-    │   ├── TruncatedStream     the bytes end too early
-    │   ├── CorruptStream       the checksum or an invariant fails
-    │   └── LimitExceeded       a size beyond the limits
-    ├── InputError              input that cannot be coded
-    │   ├── ImageError          a picture that cannot be read or coded
-    │   ├── LabelMapError       a label map of the wrong size, type or palette
-    │   │   └── SizeError       a picture or map of a size beyond the limits; an ImageError and a
-    │   │                       LimitExceeded, too
-    │   └── RateError           a target rate that cannot be met
-    ├── ModelError              weights that are missing, foreign or unsuitable
-    └── OutputError             a result that cannot be written
-
 A message is one line that a user can act on. The caller that opened a file adds its name
 (`naming`), because the codec sees only bytes and arrays.
 """
@@ -157,6 +139,14 @@ def notes_to(tell: Callable[[str], None]) -> Iterator[None]:
         warnings.showwarning = show_or_tell
         warnings.simplefilter("always", SempicWarning)
         yield
+
+
+@contextlib.contextmanager
+def noting() -> Iterator[list[str]]:
+    """Yields a list of the texts that `notes_to` passes on in the block."""
+    notes: list[str] = []
+    with notes_to(notes.append):
+        yield notes
 
 
 def line(cause: BaseException) -> str:

@@ -26,12 +26,12 @@ def is_soft(picture: Image, factor: float = 1.0) -> bool:
     if not allowed:
         return False
     grey = PIL.Image.fromarray(picture[: height // 2 * 2, : width // 2 * 2]).convert("L")
-    enlarged = grey.reduce(2).resize(grey.size, PIL.Image.Resampling.BICUBIC)
-    counts = np.array(PIL.ImageChops.difference(grey, enlarged).histogram())
+    back = grey.reduce(2).resize(grey.size, PIL.Image.Resampling.BICUBIC)
+    counts = np.array(PIL.ImageChops.difference(grey, back).histogram())
     return float(counts @ np.arange(256) ** 2 / counts.sum()) <= factor * allowed[0]
 
 
-def doubled(picture: Image) -> Image:
+def enlarged(picture: Image) -> Image:
     """A painted picture at twice its size: bicubic, a 3×3 median against specks, and sharpening
     (docs/experiments/receiver.md)."""
     large = pictures.resized(picture, (2 * picture.shape[1], 2 * picture.shape[0]))

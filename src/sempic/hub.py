@@ -24,7 +24,7 @@ from typing import Any
 
 from sempic import files, models
 from sempic.errors import ModelError, install_hint, refused
-from sempic.jobs import need_folder
+from sempic.places import need_folder
 
 MANIFEST = "sempic.json"
 CARD = "README.md"

@@ -16,17 +16,12 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
 
-from sempic import files, formats, processes
-from sempic.errors import InputError, OutputError, install_hint, naming, reason, refused
-from sempic.palette import INDICES
-from sempic.scene import Image, LabelMap
+from sempic import console, files, formats, places
+from sempic.errors import InputError, OutputError, refused
+from sempic.places import STDOUT, as_path, exists, is_folder, is_local, names_folder
 
-STDOUT = Path("-")
 TAR = ".tar"
-_LONGEST = 1 << 30
-"""Most bytes that are read of a device or a pipe: a picture of MAX_PIXELS has fewer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,16 +51,13 @@ class Job:
         """The bytes of the source. Raises InputError."""
         if self.fault is not None:
             raise InputError(self.fault)
-        if self.source is not None:
-            return read(self.source)
-        with refused(InputError, "cannot read standard input", OSError, ValueError):
-            return _read_stream(stdin())
+        return places.read(self.source)
 
     def check(self) -> None:
         """Raises OutputError if the target cannot be written; before long work."""
         target = self.target
         if target == STDOUT:
-            need_stdout(for_bytes=True)
+            console.need_stdout(for_bytes=True)
             return
         if target is None or not is_local(target):
             return
@@ -82,16 +74,9 @@ class Job:
         """Write the target. Raises OutputError, or BrokenPipeError if the reader of standard
         output has gone."""
         assert self.target is not None
-        if self.target == STDOUT:
-            to_stdout(data)
-            return
         if self.mkdir:
             files.make_folder(self.target.parent)
-        if is_local(self.target):
-            files.write(self.target, data)
-            return
-        with refused(OutputError, f"{self.target}: cannot write", Exception):  # varies by store
-            self.target.write_bytes(data)  # object stores write a whole file or none
+        places.write(self.target, data)
 
 
 def find(
@@ -131,11 +116,11 @@ def find(
         raise InputError("an empty name, or a null character, instead of a file or a folder")
     sources, skipped = _sources(inputs, accepted, foreign)
     if skipped:
-        processes.say(f"skipped files of other kinds: {_listed(skipped)}")
+        console.say(f"skipped files of other kinds: {_listed(skipped)}")
 
-    several = len(inputs) > 1 or _is_dir(_path(inputs[0]))
-    place = None if output is None or output == "-" else _path(output)
-    into_folder = place is not None and (several or is_folder(str(output), place))
+    several = len(inputs) > 1 or is_folder(as_path(inputs[0]))
+    place = None if output is None or output == "-" else as_path(output)
+    into_folder = place is not None and (several or names_folder(str(output), place))
     if several and output == "-":
         raise InputError("several files cannot go to standard output")
     if several and place is not None:
@@ -211,11 +196,11 @@ def _sources(
     sources: list[_Source] = []
     skipped: Counter[str] = Counter()
     for name in inputs:
-        path = _path(name)
+        path = as_path(name)
         if name == "-":
             sources.append(_Source(None, Path("stdin"), Path()))
             continue
-        if not _is_dir(path):
+        if not is_folder(path):
             sources.append(_Source(path, Path(path.name), path.parent))
             continue
         inside = _search(path, suffixes, foreign)
@@ -253,9 +238,9 @@ def _search(folder: Path, suffixes: Collection[str], foreign: Collection[str]) -
 def _check_folder(place: Path, output: str) -> None:
     """Raises OutputError unless `place` can be the output folder of several inputs."""
     if exists(place):
-        if not _is_dir(place):
+        if not is_folder(place):
             raise OutputError(f"{output}: not a folder")
-    elif not is_folder(output, place) and formats.is_name_of_file(place):
+    elif not names_folder(output, place) and formats.is_name_of_file(place):
         raise OutputError(f"{output}: one file for several inputs; {output}/ names a folder")
 
 
@@ -372,147 +357,3 @@ def _protect(
     for name in writes:
         if victim := overwritten(Path(name), os.path.realpath(name)):
             raise OutputError(f"{name}: would replace {victim}, which is read")
-
-
-def apart(reads: Iterable[str | os.PathLike[str] | None], target: str | os.PathLike[str]) -> None:
-    """Raises OutputError if `target` would overwrite one of `reads`; "-" and None are no file."""
-    written = set(files.identities(Path(target))) - {None}
-    for path in reads:
-        if path is None or "-" in (str(path), str(target)) or not os.path.isfile(path):
-            continue
-        if written & set(files.identities(Path(path))):
-            raise OutputError(f"{path}: would be replaced, and it is read; name another output")
-
-
-# ── files ────────────────────────────────────────────────────────────────────────────────────
-
-
-def read(path: Path) -> bytes:
-    """The bytes of a file, local or remote. Raises InputError without the file's name."""
-    cause = OSError if is_local(path) else Exception  # stores have errors of their own
-    with refused(InputError, "cannot read", cause):
-        if not is_local(path) or path.is_file():
-            return path.read_bytes()
-        with open(path, "rb") as stream:
-            return _read_stream(stream)
-
-
-def _read_stream(stream: IO[bytes]) -> bytes:
-    """All bytes of a device or a pipe, which may have no end. Raises InputError."""
-    data = bytearray()
-    while piece := stream.read(1 << 20):
-        data += piece
-        if len(data) > _LONGEST:
-            raise InputError(f"no end within {_LONGEST >> 20} MiB, more than any picture has")
-    return bytes(data)
-
-
-def read_picture(path: Path) -> Image:
-    """A picture file, uint8 (H, W, 3), upright, in sRGB. Raises InputError naming the file."""
-    from sempic import pictures
-
-    with naming(path):
-        return pictures.read(read(path))
-
-
-def read_ids(path: Path) -> LabelMap:
-    """The stored samples of a label map file, uint8 (H, W); its colours are ignored. Raises
-    InputError naming the file."""
-    from sempic import pictures
-
-    with naming(path):
-        return pictures.read_labels(read(path), INDICES)
-
-
-def is_unnamed(target: Path) -> bool:
-    """Whether a target has no suffix, because it is standard output, a device or a pipe."""
-    is_stream = target == STDOUT or (is_local(target) and files.is_stream(target))
-    return is_stream and not target.suffix
-
-
-def is_folder(output: str, place: Path) -> bool:
-    """Whether an output is a folder: it is there (`place`), or its name ends with a slash."""
-    return output.endswith(("/", os.sep)) or _is_dir(place)
-
-
-def need_folder(place: Path) -> None:
-    """Raises OutputError if a folder of this name, made where it is missing, is no place for files.
-    To be called before long work."""
-    if formats.is_name_of_file(place) and not place.exists():
-        raise OutputError(f"{place}: a folder under the name of a file; if it is meant, make it")
-    files.check_writable(place, folder=True)
-
-
-def is_local(path: Path | str) -> bool:
-    return "://" not in str(path)
-
-
-def need_local(output: str) -> None:
-    """Raises OutputError for a URI, of which a local folder "s3:" would be made."""
-    if not is_local(output):
-        raise OutputError(f"{output}: must be on this machine; only pictures may be elsewhere")
-
-
-def is_stdout(target: Path | None) -> bool:
-    """Whether a target is standard output, by any of its names."""
-    if target is None or target == STDOUT or not is_local(target):
-        return target == STDOUT
-    try:
-        return os.path.samestat(os.stat(target), os.fstat(sys.stdout.fileno()))
-    except (OSError, ValueError, AttributeError):  # no such file, or no descriptor
-        return False
-
-
-def stdin() -> Any:
-    """Standard input as a buffered file of bytes. Raises InputError if it is closed, or a terminal,
-    which would wait for bytes that nobody types."""
-    if sys.stdin is None:
-        raise InputError("standard input is closed")
-    if sys.stdin.buffer.isatty():
-        raise InputError("standard input is a terminal; pipe a file into it, or name one")
-    return sys.stdin.buffer
-
-
-def need_stdout(*, for_bytes: bool = False) -> None:
-    """Raises OutputError if standard output is closed, or a terminal and meant for bytes."""
-    if sys.stdout is None:
-        raise OutputError("standard output is closed")
-    if for_bytes and sys.stdout.buffer.isatty():
-        raise OutputError("standard output is a terminal; name a file with -o, or redirect it")
-
-
-def to_stdout(data: bytes) -> None:
-    """Write to standard output. Raises OutputError, or BrokenPipeError if the reader has gone."""
-    need_stdout(for_bytes=True)
-    try:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        raise
-    except (OSError, ValueError) as cause:
-        processes.discard_stdout()  # one message is enough
-        raise OutputError(f"cannot write to standard output: {reason(cause)}") from cause
-
-
-def _path(name: str) -> Path:
-    if is_local(name):
-        path = Path(name)
-        # "./-" is a file; "-" is a standard stream
-        return Path(os.path.abspath(name)) if path == STDOUT and name != "-" else path
-    try:
-        from upath import UPath
-    except ModuleNotFoundError as error:
-        raise InputError(f"{name}: URIs need universal-pathlib; {install_hint('ray')}") from error
-    with refused(InputError, name, Exception):  # unknown scheme, missing library, no permission
-        remote = cast(Path, UPath(name))
-        remote.exists()
-        remote.is_dir()
-    return remote
-
-
-def _is_dir(path: Path) -> bool:
-    return os.path.isdir(path) if is_local(path) else path.is_dir()
-
-
-def exists(path: Path) -> bool:
-    return os.path.exists(path) if is_local(path) else path.exists()

@@ -31,8 +31,7 @@ from sempic.scene import Image, LabelMap
 _Result = TypeVar("_Result")
 SUFFIXES = frozenset(formats.by_suffix())
 """Suffixes of pictures in a search of folders; files that are named are always tried."""
-_EXACT = ("PNG", "BMP", "DIB", "GIF", "PPM", "TIFF", "TGA")
-"""Formats that keep ids exactly."""
+_ErrorType: TypeAlias = type[ImageError] | type[LabelMapError]
 
 
 def read(data: bytes) -> Image:
@@ -69,72 +68,6 @@ def kind(data: bytes) -> str | None:
     """Pillow's name of a picture file's format; None: not a picture."""
     try:
         return _open(data, ImageError).format
-    except ImageError:
-        return None
-
-
-def read_labels(data: bytes, palette: Palette = CAMVID) -> LabelMap:
-    """A label map file as uint8 (H, W), upright as `to_rgb`: the stored samples of any bit depth.
-
-    Label maps are grey or palette pictures of 1 to 16 bits; the sample is the id. If all colours
-    in use are of `palette` in another order (some optimisers sort colours), the colour is the id.
-
-    Raises LabelMapError: not a picture, not grey or palette, ids above 255, a format that does not
-    keep ids exactly, or colours that contradict the indices.
-    """
-    picture = _open(data, LabelMapError)
-    if picture.format not in _EXACT or picture.info.get("compression") in ("jpeg", "webp"):
-        raise LabelMapError(
-            f"{picture.format} files (this one has mode {picture.mode}) do not keep ids exactly; "
-            "a label map is a grey or palette PNG"
-        )
-    raw = _raw_mode(picture)
-    _load(picture, LabelMapError)
-    picture = _upright(picture)
-    if picture.mode == "P":
-        return _ids_of(np.array(picture, np.uint8), picture.getpalette("RGB") or [], palette)
-    if picture.mode not in ("1", "L") and not picture.mode.startswith("I"):
-        raise LabelMapError(
-            "a label map is a grey or palette picture of ids, this one has mode " + picture.mode
-        )
-    ids = _stored_samples(np.array(picture).astype(np.int64), picture.mode, *raw)
-    if ids.min() < 0 or ids.max() > 255:
-        raise LabelMapError(f"ids are 0…255, this label map has {ids.min()}…{ids.max()}")
-    return ids.astype(np.uint8)
-
-
-def palette_of(data: bytes) -> Palette:
-    """The palette of a label map file: that which has all colours of a palette picture, as
-    `encode_labels` writes it; CamVid for grey maps and for colours of no built-in palette. Warns of
-    the latter.
-
-    Raises LabelMapError: not a picture, or damaged.
-    """
-    picture = _open(data, LabelMapError)
-    _load(picture, LabelMapError)
-    colours = (picture.mode == "P" and picture.getpalette("RGB")) or []
-    listed = {tuple(colours[i : i + 3]) for i in range(0, len(colours) - 2, 3)}
-    for palette in (CAMVID, CITYSCAPES, CITYSCAPES_FULL):
-        if listed <= {*palette.colours, (0, 0, 0)}:  # black fills palettes up
-            return palette
-    if listed == {*INDICES.colours}:
-        return INDICES
-    if any(len({*colour}) > 1 for colour in listed):  # not a grey map
-        warn("the label map has colours of no palette: its ids are read as those of camvid")
-    return CAMVID
-
-
-def is_map(data: bytes) -> bool | None:
-    """Whether a picture file looks like a label map and not like a photograph: lossless format, and
-    one channel or at most 256 colours. None if the file cannot be read."""
-    try:
-        picture = _open(data, ImageError)
-        if picture.format not in _EXACT:
-            return False
-        _load(picture, ImageError)
-        if len(picture.getbands()) == 1:
-            return True
-        return picture.getcolors(256) is not None
     except ImageError:
         return None
 
@@ -232,20 +165,6 @@ def encode(picture: Image, suffix: str) -> bytes:
     return _save(PIL.Image.fromarray(picture), suffix)
 
 
-def encode_labels(labels: LabelMap, palette: Palette, suffix: str) -> bytes:
-    """A label map in the colours of its palette, as a file of the format of `suffix`.
-
-    PNG and BMP files store ids as indices, so `read_labels` restores the map.
-
-    Raises OutputError as `encode`.
-    """
-    if suffix.lower() not in (".png", ".bmp"):
-        return encode(palette.paint(labels), suffix)
-    picture = PIL.Image.fromarray(labels)
-    picture.putpalette(palette.table().tobytes())
-    return _save(picture, suffix)
-
-
 def saved(picture: PIL.Image.Image, format: str, **options: Any) -> bytes:
     """A picture as a file of one of Pillow's formats, with the options and errors of its writer."""
     out = io.BytesIO()
@@ -287,9 +206,6 @@ def _save(picture: PIL.Image.Image, suffix: str) -> bytes:
     what = f"cannot write this picture as {format}"
     with refused(OutputError, what, Exception):  # varies by plugin
         return saved(picture, format, **({"quality": 95} if lossy else {}))
-
-
-_ErrorType: TypeAlias = type[ImageError] | type[LabelMapError]
 
 
 def _checked(data: bytes, error: _ErrorType) -> bytes:
@@ -428,54 +344,6 @@ def _raw_mode(picture: PIL.Image.Image) -> tuple[str, int]:
     return raw, largest if isinstance(largest, int) else 0
 
 
-def _stored_samples(
-    samples: npt.NDArray[np.int64], mode: str, raw: str, largest: int
-) -> npt.NDArray[np.int64]:
-    """The samples in the file, from Pillow's stretched or inverted samples."""
-    if largest:
-        full = 255 if mode == "L" else 65535
-        return (samples * largest + full // 2) // full
-    match = re.fullmatch(r"[1L](?:;(\d+)?(I)?R?)?", raw)
-    if match is None:
-        return samples
-    bits = 1 if mode == "1" else int(match[1] or 8)
-    stored = samples if mode == "1" else samples // (255 // ((1 << bits) - 1))
-    return (1 << bits) - 1 - stored if match[2] else stored
-
-
-def _ids_of(indices: LabelMap, colours: list[int], palette: Palette) -> LabelMap:
-    """The ids of a palette picture: the indices, or the colours if a program reordered them."""
-    stored = [tuple(colours[i : i + 3]) for i in range(0, len(colours) - 2, 3)]
-    while stored and not any(stored[-1]):  # padding
-        stored.pop()
-    stored.append((0, 0, 0))
-    used = [int(i) for i in np.unique(indices)]
-    if used[-1] >= len(stored):
-        return indices
-    expected: dict[int, tuple[int, ...]] = dict(enumerate(palette.colours))
-    shown = {i: stored[i] for i in used}
-    if all(expected.get(i) == c for i, c in shown.items()) or len(set(shown.values())) < len(used):
-        return indices
-    table = np.arange(256, dtype=np.uint8)
-    greys = {c[0] for c in shown.values() if c == (c[0],) * 3}
-    ids = {*expected}
-    if palette.last is not None and not greys <= {0, 255}:  # not a mask in black and white
-        ids.add(255)
-    if len(greys) == len(used) and greys <= ids:
-        table[used] = [c[0] for c in shown.values()]  # grey ids, converted to a palette picture
-        return table[indices]
-    known = {c: i for i, c in reversed(expected.items())}
-    if palette is INDICES or not all(c in known for c in shown.values()):
-        return indices  # the colours are of no palette
-    if any(c not in known for c in stored if any(c)):
-        raise LabelMapError(
-            f"its indices and its colours name different classes of palette {palette.name}; "
-            "save the ids as a grey PNG"
-        )
-    table[used] = [known[c] for c in shown.values()]
-    return table[indices]
-
-
 def _transparent(picture: PIL.Image.Image) -> int | tuple[int, ...] | bytes | None:
     """The transparent colour in Pillow's samples; `info` holds the colour in the file's samples."""
     clear = picture.info.get("transparency")
@@ -576,3 +444,137 @@ def _converted(picture: PIL.Image.Image, mode: str) -> PIL.Image.Image:
     if picture.mode == "P" and picture.palette is not None and picture.palette.mode != "RGB":
         picture = picture.convert("RGBA")
     return picture.convert(mode)
+
+
+# ── label maps ───────────────────────────────────────────────────────────────────────────────
+
+_EXACT = ("PNG", "BMP", "DIB", "GIF", "PPM", "TIFF", "TGA")
+"""Formats that keep ids exactly."""
+
+
+def read_labels(data: bytes, palette: Palette = CAMVID) -> LabelMap:
+    """A label map file as uint8 (H, W), upright as `to_rgb`: the stored samples of any bit depth.
+
+    Label maps are grey or palette pictures of 1 to 16 bits; the sample is the id. If all colours
+    in use are of `palette` in another order (some optimisers sort colours), the colour is the id.
+
+    Raises LabelMapError: not a picture, not grey or palette, ids above 255, a format that does not
+    keep ids exactly, or colours that contradict the indices.
+    """
+    picture = _open(data, LabelMapError)
+    if picture.format not in _EXACT or picture.info.get("compression") in ("jpeg", "webp"):
+        raise LabelMapError(
+            f"{picture.format} files (this one has mode {picture.mode}) do not keep ids exactly; "
+            "a label map is a grey or palette PNG"
+        )
+    raw = _raw_mode(picture)
+    _load(picture, LabelMapError)
+    picture = _upright(picture)
+    if picture.mode == "P":
+        return _ids_of(np.array(picture, np.uint8), picture.getpalette("RGB") or [], palette)
+    if picture.mode not in ("1", "L") and not picture.mode.startswith("I"):
+        raise LabelMapError(
+            "a label map is a grey or palette picture of ids, this one has mode " + picture.mode
+        )
+    ids = _stored_samples(np.array(picture).astype(np.int64), picture.mode, *raw)
+    if ids.min() < 0 or ids.max() > 255:
+        raise LabelMapError(f"ids are 0…255, this label map has {ids.min()}…{ids.max()}")
+    return ids.astype(np.uint8)
+
+
+def palette_of(data: bytes) -> Palette:
+    """The palette of a label map file: that which has all colours of a palette picture, as
+    `encode_labels` writes it; CamVid for grey maps and for colours of no built-in palette. Warns of
+    the latter.
+
+    Raises LabelMapError: not a picture, or damaged.
+    """
+    picture = _open(data, LabelMapError)
+    _load(picture, LabelMapError)
+    colours = (picture.mode == "P" and picture.getpalette("RGB")) or []
+    listed = {tuple(colours[i : i + 3]) for i in range(0, len(colours) - 2, 3)}
+    for palette in (CAMVID, CITYSCAPES, CITYSCAPES_FULL):
+        if listed <= {*palette.colours, (0, 0, 0)}:  # black fills palettes up
+            return palette
+    if listed == {*INDICES.colours}:
+        return INDICES
+    if any(len({*colour}) > 1 for colour in listed):  # not a grey map
+        warn("the label map has colours of no palette: its ids are read as those of camvid")
+    return CAMVID
+
+
+def is_map(data: bytes) -> bool | None:
+    """Whether a picture file looks like a label map and not like a photograph: lossless format, and
+    one channel or at most 256 colours. None if the file cannot be read."""
+    try:
+        picture = _open(data, ImageError)
+        if picture.format not in _EXACT:
+            return False
+        _load(picture, ImageError)
+        if len(picture.getbands()) == 1:
+            return True
+        return picture.getcolors(256) is not None
+    except ImageError:
+        return None
+
+
+def encode_labels(labels: LabelMap, palette: Palette, suffix: str) -> bytes:
+    """A label map in the colours of its palette, as a file of the format of `suffix`.
+
+    PNG and BMP files store ids as indices, so `read_labels` restores the map.
+
+    Raises OutputError as `encode`.
+    """
+    if suffix.lower() not in (".png", ".bmp"):
+        return encode(palette.paint(labels), suffix)
+    picture = PIL.Image.fromarray(labels)
+    picture.putpalette(palette.table().tobytes())
+    return _save(picture, suffix)
+
+
+def _stored_samples(
+    samples: npt.NDArray[np.int64], mode: str, raw: str, largest: int
+) -> npt.NDArray[np.int64]:
+    """The samples in the file, from Pillow's stretched or inverted samples."""
+    if largest:
+        full = 255 if mode == "L" else 65535
+        return (samples * largest + full // 2) // full
+    match = re.fullmatch(r"[1L](?:;(\d+)?(I)?R?)?", raw)
+    if match is None:
+        return samples
+    bits = 1 if mode == "1" else int(match[1] or 8)
+    stored = samples if mode == "1" else samples // (255 // ((1 << bits) - 1))
+    return (1 << bits) - 1 - stored if match[2] else stored
+
+
+def _ids_of(indices: LabelMap, colours: list[int], palette: Palette) -> LabelMap:
+    """The ids of a palette picture: the indices, or the colours if a program reordered them."""
+    stored = [tuple(colours[i : i + 3]) for i in range(0, len(colours) - 2, 3)]
+    while stored and not any(stored[-1]):  # padding
+        stored.pop()
+    stored.append((0, 0, 0))
+    used = [int(i) for i in np.unique(indices)]
+    if used[-1] >= len(stored):
+        return indices
+    expected: dict[int, tuple[int, ...]] = dict(enumerate(palette.colours))
+    shown = {i: stored[i] for i in used}
+    if all(expected.get(i) == c for i, c in shown.items()) or len(set(shown.values())) < len(used):
+        return indices
+    table = np.arange(256, dtype=np.uint8)
+    greys = {c[0] for c in shown.values() if c == (c[0],) * 3}
+    ids = {*expected}
+    if palette.last is not None and not greys <= {0, 255}:  # not a mask in black and white
+        ids.add(255)
+    if len(greys) == len(used) and greys <= ids:
+        table[used] = [c[0] for c in shown.values()]  # grey ids, converted to a palette picture
+        return table[indices]
+    known = {c: i for i, c in reversed(expected.items())}
+    if palette is INDICES or not all(c in known for c in shown.values()):
+        return indices  # the colours are of no palette
+    if any(c not in known for c in stored if any(c)):
+        raise LabelMapError(
+            f"its indices and its colours name different classes of palette {palette.name}; "
+            "save the ids as a grey PNG"
+        )
+    table[used] = [known[c] for c in shown.values()]
+    return table[indices]

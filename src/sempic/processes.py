@@ -1,13 +1,9 @@
-"""Start and end of processes: signals, child processes that end with their parent, and the standard
-streams of the program."""
+"""Start and end of processes: signals, and child processes that end with their parent."""
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import ctypes
-import io
-import json
 import math
 import multiprocessing
 import os
@@ -16,11 +12,12 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sempic import console
 from sempic.errors import InputError, SempicError, refused
 
 if TYPE_CHECKING:
@@ -213,17 +210,6 @@ def stop(process: Any) -> None:
 
 _caught: list[int] = []
 """Signals to the main program, which end it (`as_program`)."""
-_ASCII = {
-    "→": "->",
-    "×": "x",
-    "…": "...",
-    "–": "-",
-    "—": "-",
-    "⇄": "<->",
-    "·": "-",
-    "’": "'",
-    "∞": "inf",
-}
 
 
 def as_program(run: Callable[[], int]) -> int:
@@ -234,11 +220,7 @@ def as_program(run: Callable[[], int]) -> int:
     output has gone, it ends by SIGPIPE, without a message. Another failure to write to standard
     output is an error of one line with code 2.
     """
-    _open_streams()
-    codecs.register_error("sempic", _in_ascii)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="sempic")
+    console.open_streams()
 
     def interrupt(number: int, _: object) -> None:
         _caught.append(number)
@@ -292,80 +274,11 @@ def _run_and_flush(run: Callable[[], int]) -> int:
             sys.stdout.flush()
         return code
     except BrokenPipeError:  # the reader of the output has gone: end as programs in C do
-        discard_stdout()
+        console.discard_stdout()
         _caught.extend([signal.SIGPIPE] if hasattr(signal, "SIGPIPE") else [])  # not on Windows
     except OSError as cause:
-        discard_stdout()
+        console.discard_stdout()
         with contextlib.suppress(OSError, ValueError):
             reason = cause.strerror or cause
             print(f"sempic: cannot write to standard output: {reason}", file=sys.stderr)
     return 2
-
-
-def discard_stdout() -> None:
-    """Redirect standard output to nowhere, so that the flush at the process's end succeeds."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _open_streams() -> None:
-    """Opens closed standard streams, so that no file gets their descriptors. The others wait for
-    all bytes: a part must not pass for the whole."""
-    for number in (0, 1, 2):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
-        else:
-            with contextlib.suppress(OSError, AttributeError):  # not on Windows
-                os.set_blocking(number, True)
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-    out: Any = sys.stdout
-    if isinstance(getattr(out, "buffer", None), io.RawIOBase):  # PYTHONUNBUFFERED
-        encoding, buffered = out.encoding, io.BufferedWriter(out.detach())
-        sys.stdout = io.TextIOWrapper(buffered, encoding, line_buffering=True)
-
-
-def _in_ascii(error: UnicodeError) -> tuple[str, int]:
-    """An encoding error handler: similar ASCII characters (_ASCII) or escapes."""
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    missing = error.object[error.start : error.end]
-    ascii = (_ASCII.get(c) or c.encode("ascii", "backslashreplace").decode() for c in missing)
-    return "".join(ascii), error.end
-
-
-def readable(text: str) -> str:
-    """The text as valid Unicode: the byte E9 of a file name that is not UTF-8, which Python holds
-    as a lone surrogate, becomes the six characters \\udce9."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def printable(text: str) -> str:
-    """The text on one line: control characters, as in names of files, are escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def as_json(value: Any, *, decimals: int | None = None, **layout: Any) -> str:
-    """JSON that every parser reads: texts are `readable`, and infinity and NaN are texts.
-
-    decimals: most decimals of a number; None: as many as it has. layout: of `json.dumps`.
-    """
-
-    def plain(part: Any) -> Any:
-        if isinstance(part, str):
-            return readable(part)
-        if isinstance(part, float):
-            part = part if decimals is None else round(part, decimals)
-            return part if math.isfinite(part) else str(part)
-        if isinstance(part, Mapping):
-            return {plain(key): plain(inner) for key, inner in part.items()}
-        return [plain(inner) for inner in part] if isinstance(part, (list, tuple)) else part
-
-    return json.dumps(plain(value), **layout)
-
-
-def say(message: str) -> None:
-    """Print one line for the user on stderr."""
-    print(printable(f"sempic: {message}"), file=sys.stderr)

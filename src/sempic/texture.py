@@ -242,7 +242,7 @@ def weaken(
     median filter follows.
 
     Args:
-        patterns: False: without the filter, because another one follows (`halving.doubled`).
+        patterns: False: without the filter, because another one follows (`halving.enlarged`).
     """
     if not texture:
         return picture

@@ -7,7 +7,7 @@ from sempic.evaluation import charts, codecs
 
 def test_charts_draw_curves_points_ticks_and_bars():
     curve = charts.Curve(codec="sempic", title="<ours>", points=[(0.1, 0.5), (0.2, 0.55)])
-    panel = charts.Panel(title="mIoU", better="up", curves=[curve], ceiling=0.6)
+    panel = charts.Panel(title="mIoU", curves=[curve], ceiling=0.6)
     svg = charts.figure([panel, panel, panel])
     assert svg.count("<polyline") == 3
     assert "originals 0.600" in svg
@@ -15,7 +15,7 @@ def test_charts_draw_curves_points_ticks_and_bars():
     assert "<ours>" not in svg
     assert svg.count("<") == svg.count(">")
     one = charts.Curve(codec="jpeg", title="JPEG", points=[(0.1, 20.0)])
-    assert "<circle" in charts.figure([charts.Panel(title="PSNR", better="up", curves=[one])])
+    assert "<circle" in charts.figure([charts.Panel(title="PSNR", curves=[one])])
     assert charts.ticks(0.35, 0.6) == [0.35, 0.4, 0.45, 0.5, 0.55, 0.6]
     assert "0.250" in charts.bars(["sky"], [("jpeg", "JPEG", [0.25])])
 
@@ -31,9 +31,7 @@ def test_charts_draw_curves_points_ticks_and_bars():
 )
 def test_the_axis_of_rates_has_numbers(rates, marked):
     curve = charts.Curve(codec="jpeg", title="JPEG", points=[(rate, 9 + rate) for rate in rates])
-    svg = ElementTree.fromstring(
-        charts.figure([charts.Panel(title="PSNR", better="up", curves=[curve])])
-    )
+    svg = ElementTree.fromstring(charts.figure([charts.Panel(title="PSNR", curves=[curve])]))
     axis = [text for text in svg.iter() if text.attrib.get("y") == str(320 - 44 + 16)]
     assert [text.text for text in axis] == marked
 
@@ -56,6 +54,6 @@ def test_all_curves_look_different_without_colours():
     assert {*charts.MARKERS} <= {style.marker for style in styles}
     assert codecs.style("originals").colour not in {style.colour for style in styles}
     curves = [charts.Curve(codec=n, title=n, points=[(0.1, 0.5)]) for n in codecs.COMPETITORS]
-    svg = charts.figure([charts.Panel(title="mIoU", better="up", curves=curves)])
+    svg = charts.figure([charts.Panel(title="mIoU", curves=curves)])
     assert svg.count("<polygon") == 2 * (len(curves) - 1)  # with the legend; all but JPEG
     assert 'stroke="none">4n<' in charts.bars(["sky"], [("sempic@4+none", "ours", [0.25])])

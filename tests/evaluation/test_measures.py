@@ -10,8 +10,8 @@ from conftest import street
 from sempic import cli, models, segment
 from sempic.critical import GROUPS, Tally
 from sempic.evaluation import markup, metrics
-from sempic.evaluation.benchmark import Codec, Point, Results, report, tables
-from sempic.evaluation.benchmark.results import matched
+from sempic.evaluation.benchmark import report, tables
+from sempic.evaluation.benchmark.results import CodecResults, Point, Results, matched
 from sempic.evaluation.measure import SIDE, Measure, Settings, available, row
 from sempic.evaluation.measures import FIGURES, METRICS, inception, objects
 from sempic.evaluation.measures.base import Figure, Mean
@@ -309,7 +309,7 @@ def test_a_new_metric_shows_in_tables_page_curves_and_json(tmp_path, monkeypatch
     points = [
         Point(setting=b, row={"bpp": b, "dark": 0.1 / b}, encode_s=1, decode_s=1) for b in (1, 2)
     ]
-    coded = {"a": Codec(title="A", peak_bytes=1, points=points)}
+    coded = {"a": CodecResults(title="A", peak_bytes=1, points=points)}
     results = Results(
         about={"pictures": 1},
         originals={"pictures": 1},

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sempic import cli, coarse, jobs, pack, unpack
+from sempic import cli, coarse, pack, places, unpack
 from sempic.api import Codec
 from sempic.diffusion.checkpoints import flags_from_configs, load_model, save_model
 from sempic.diffusion.flags import SamplingConfig
@@ -128,8 +128,8 @@ def test_batch_size_is_obeyed_and_each_scene_is_read_once(weights, data, tmp_pat
         watched = lambda *a, **k: opened.append(name(a[0])) or original(*a, **k)  # noqa: E731
         monkeypatch.setattr(module, function, watched)
 
-    watch(jobs, "read_ids", lambda path: path.name)
-    watch(jobs, "read_picture", lambda path: path.name)
+    watch(places, "read_ids", lambda path: path.name)
+    watch(places, "read_picture", lambda path: path.name)
     watch(coarse, "encode", lambda _: "coarse")
     monkeypatch.setattr(sample, "reconstruct", counted)
     sampled(flags(weights, data, tmp_path / "two", num_samples=3, batch_size=2))

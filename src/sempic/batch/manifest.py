@@ -10,9 +10,10 @@ from pathlib import Path
 
 from sempic import files, processes
 from sempic.batch.work import Record, json_line
+from sempic.console import as_json, readable
 from sempic.errors import JSON_FAULTS, InputError, OutputError, naming, refused
-from sempic.jobs import Job, exists, read
-from sempic.processes import as_json, readable
+from sempic.jobs import Job
+from sempic.places import exists, read
 
 
 class Manifest:

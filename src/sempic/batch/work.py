@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from sempic import api, codec, container, fields, files, formats, processes, progress
+from sempic import api, codec, console, container, fields, files, formats, processes, progress
 from sempic.batch import tar
 from sempic.errors import (
     BitstreamError,
@@ -24,13 +23,14 @@ from sempic.errors import (
     SempicError,
     line,
     naming,
-    notes_to,
+    noting,
     reason,
 )
 from sempic.fields import another, option
-from sempic.jobs import STDOUT, Job, is_unnamed, read
+from sempic.jobs import Job
 from sempic.options import DecodeOptions, EncodeOptions, Models
 from sempic.palette import PALETTES, by_id
+from sempic.places import STDOUT, is_unnamed, read
 from sempic.scene import LabelMap, Scene
 
 Record = dict[str, Any]
@@ -296,7 +296,7 @@ def load(**models: str | None) -> None:
 
 def json_line(record: Record) -> str:
     """A record as JSON on one line, its numbers with five decimals at most."""
-    return processes.as_json(record, decimals=5)
+    return console.as_json(record, decimals=5)
 
 
 def stream_of(data: bytes) -> bytes:
@@ -359,7 +359,8 @@ def _records_of(work: Callable[[], Record | list[Record]]) -> list[Record]:
     try:
         with noting() as notes:
             found = work()
-        records = [found | notes] if isinstance(found, dict) else found
+        noted = {"notes": notes} if notes else {}
+        records = [found | noted] if isinstance(found, dict) else found
     except BrokenPipeError:  # the reader of standard output has gone: not the file's error
         raise
     except Exception as error:
@@ -367,14 +368,6 @@ def _records_of(work: Callable[[], Record | list[Record]]) -> list[Record]:
         records = [{"error": cause(error)}]
     seconds = time.perf_counter() - start
     return [{"seconds": seconds} | record for record in records]
-
-
-@contextlib.contextmanager
-def noting() -> Iterator[Record]:
-    """Yields a partial record that collects the warnings of the block as "notes", each once."""
-    record: Record = {}
-    with notes_to(lambda text: record.setdefault("notes", []).append(text)):
-        yield record
 
 
 def cause(error: Exception) -> str:

@@ -20,7 +20,7 @@ from sempic.errors import install_hint
 
 
 @dataclass(frozen=True, slots=True)
-class About:
+class Command:
     """A command, described without importing its module."""
 
     help: str
@@ -31,17 +31,17 @@ class About:
 
 
 COMMANDS = {
-    "encode": About("pictures → .sempic"),
-    "decode": About(".sempic → pictures"),
-    "info": About("what .sempic files hold and what each part costs"),
-    "serve": About("HTTP server with a demo page", "serve"),
-    "completion": About("a script that completes these commands in your shell", "completion"),
-    "train": About("train the networks", "train", True),
-    "distill": About("the same as train distill", "train", True),
-    "sample": About("sample the paper's network", "train", True),
-    "benchmark": About("this codec and others at the same rates", "eval"),
-    "compare": About("versions of one picture: figures and a page", "eval"),
-    "evaluate": About("bpp, mIoU, FID and more of a folder of results", "eval"),
+    "encode": Command("pictures → .sempic"),
+    "decode": Command(".sempic → pictures"),
+    "info": Command("what .sempic files hold and what each part costs"),
+    "serve": Command("HTTP server with a demo page", "serve"),
+    "completion": Command("a script that completes these commands in your shell", "completion"),
+    "train": Command("train the networks", "train", True),
+    "distill": Command("the same as train distill", "train", True),
+    "sample": Command("sample the paper's network", "train", True),
+    "benchmark": Command("this codec and others at the same rates", "eval"),
+    "compare": Command("versions of one picture: figures and a page", "eval"),
+    "evaluate": Command("bpp, mIoU, FID and more of a folder of results", "eval"),
 }
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import sempic
-from sempic import batch, fields, files, formats, processes
+from sempic import batch, console, fields, files, formats, processes
 from sempic.commands import _report
 from sempic.errors import InputError
-from sempic.jobs import STDOUT, Job, is_local, need_local
+from sempic.jobs import Job
+from sempic.places import STDOUT, is_local, need_local
 
 
 def add_inputs(parser: argparse.ArgumentParser, inputs: str) -> None:
@@ -103,7 +104,7 @@ def run(args: argparse.Namespace, work: batch.Encode | batch.Decode, jobs: list[
             if len(remaining) < len(jobs):
                 lacking = manifest.lacking(jobs) - manifest.lacking(remaining)
                 but = f"; {lacking} without members that failed, see {path}" if lacking else ""
-                processes.say(f"{len(jobs) - len(remaining)} of {len(jobs)} are done{but}")
+                console.say(f"{len(jobs) - len(remaining)} of {len(jobs)} are done{but}")
         # Else the file's error says it.
         if len(remaining) > 1 or any(job.is_tar for job in remaining):
             work.prepare(remaining)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from sempic import processes
+from sempic import console
 from sempic.errors import InputError
 from sempic.evaluation.measure import Settings, available
 from sempic.evaluation.measures import METRICS
@@ -55,7 +55,7 @@ def settings(
         else:
             left.append(name)
     for line in missing:
-        processes.say(line)
+        console.say(line)
     if not left:
         raise InputError("no metric is left that can be measured")
     return Settings(judge=args.judge, inception=args.inception, metrics=tuple(left))

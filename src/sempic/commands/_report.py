@@ -7,10 +7,11 @@ import sys
 from collections.abc import Callable
 from typing import Any, cast
 
-from sempic import batch, processes, progress
+from sempic import batch, console, progress
 from sempic.batch import Done, Record
 from sempic.errors import reason
-from sempic.jobs import Job, is_stdout
+from sempic.jobs import Job
+from sempic.places import is_stdout
 
 
 def each(
@@ -47,27 +48,27 @@ def each(
                 count += 1
                 path = record["path"]
                 for note in record.get("notes", ()):
-                    tell(processes.printable(f"sempic: {path}: {note}"), sys.stderr)
+                    tell(console.printable(f"sempic: {path}: {note}"), sys.stderr)
                 if "error" in record:
                     failed += 1
-                    tell(processes.printable(f"sempic: {path}: {record['error']}"), sys.stderr)
+                    tell(console.printable(f"sempic: {path}: {record['error']}"), sys.stderr)
                 elif not as_json:
                     tell(describe(record), out)
                 if as_json:
                     tell(batch.json_line(record), out)
             advance()
     if failed and count > 1:
-        processes.say(f"{failed} of {count} files failed")
+        console.say(f"{failed} of {count} files failed")
     if print_error is not None:
-        processes.discard_stdout()  # one message is enough
-        processes.say(f"cannot write to standard output: {reason(print_error)}")
+        console.discard_stdout()  # one message is enough
+        console.say(f"cannot write to standard output: {reason(print_error)}")
         return 2
     return 2 if failed else 0
 
 
 def summary(record: Record) -> str:
     """One line about a coded file."""
-    path, to = (processes.printable(record.get(key, "-")) for key in ("path", "output"))
+    path, to = (console.printable(record.get(key, "-")) for key in ("path", "output"))
     return (
         f"{path} → {to}: {record['width']}×{record['height']}, "
         f"{record['bytes']} bytes, {record['bpp']:.4f} bpp, {record['seconds']:.2f} s"
@@ -76,7 +77,7 @@ def summary(record: Record) -> str:
 
 def details(record: Record) -> str:
     """The parts of a stream, one per line."""
-    path = processes.printable(record["path"])
+    path = console.printable(record["path"])
     pixels = record["width"] * record["height"]
     receiver = f"receiver {record['model']}" if record["model"] else "any receiver"
     parts = {

@@ -9,15 +9,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from sempic import fields, files, processes
+from sempic import console, fields, files
 from sempic.commands import _files, _measuring, _sequence
 from sempic.container import MAX_PIXELS, MAX_SIDE
 from sempic.evaluation import benchmark, clips, codecs, human_maps
 from sempic.evaluation.benchmark import report, tables
 from sempic.evaluation.clips import tables as clip_tables
 from sempic.evaluation.measure import Measure, lacking
-from sempic.jobs import need_folder
 from sempic.options import Models
+from sempic.places import need_folder
 from sempic.sequence import SequenceOptions
 
 _QUICK = ("miou", "fid", "psnr", "lpips")
@@ -150,7 +150,7 @@ def _pictures(args: argparse.Namespace) -> int:
     with benchmark.Benchmark(plan, cache=args.cache, jobs=args.jobs) as bench:
         results = benchmark.run(bench, names, args.rates or benchmark.RATES)
         for note in lacking(settings.metrics, results.figures, of_maps=maps is not None):
-            processes.say(note)
+            console.say(note)
         parts = {
             "report.json": tables.dump(results),
             "pictures.csv": tables.pictures(bench, results),
@@ -183,7 +183,7 @@ def _clips(args: argparse.Namespace, paths: list[Path]) -> int:
             results.append((clip, clips.measure(clip, plan)))
     figures = {name for _, ways in results for way in ways.values() for name in way.row}
     for note in lacking(plan.settings.metrics, figures, of_maps=False):
-        processes.say(note)
+        console.say(note)
     parts = {
         "report.json": clip_tables.dump(results),
         "summary.md": clip_tables.summary(results),
@@ -196,7 +196,7 @@ def _write(folder: Path, parts: dict[str, str]) -> int:
     """Writes a report and prints its summary."""
     files.make_folder(folder)
     for name, text in parts.items():
-        files.write(folder / name, processes.readable(text).encode())
+        files.write(folder / name, console.readable(text).encode())
     print(parts["summary.md"], end="")
     return 0
 

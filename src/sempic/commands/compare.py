@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sempic import fields, files, formats, processes
+from sempic import console, fields, files, formats
 from sempic.commands import _files, _measuring
 from sempic.evaluation.measure import lacking
-from sempic.jobs import apart
 from sempic.options import Models
+from sempic.places import apart
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -54,8 +54,8 @@ def run(args: argparse.Namespace) -> int:
     )
     figures = {name for line in found for name in line}
     for note in lacking(settings.metrics, figures, of_maps=args.labels is not None):
-        processes.say(note)
+        console.say(note)
     files.make_folder(args.output.parent)
-    files.write(args.output, processes.readable(page).encode())
-    print(processes.as_json(found, indent=1) if args.json else describe(found))
+    files.write(args.output, console.readable(page).encode())
+    print(console.as_json(found, indent=1) if args.json else describe(found))
     return 0

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from sempic.commands import COMMANDS, parsers, train
-from sempic.jobs import need_stdout
+from sempic.console import need_stdout
 
 _HELP = (
     "Prints a script for your shell (needs the extra completion). The examples say where to put it."

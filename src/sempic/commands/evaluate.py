@@ -6,11 +6,10 @@ import argparse
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from sempic import processes
+from sempic import console
 from sempic.commands import _measuring
 from sempic.errors import InputError
 from sempic.evaluation.measures import METRICS
-from sempic.jobs import need_stdout
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +45,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from sempic.evaluation.evaluate import describe, evaluate
 
-    need_stdout()
+    console.need_stdout()
     if args.num_classes is not None and not 1 <= args.num_classes <= 255:
         raise InputError(f"num_classes must lie in 1…255, not {args.num_classes}")
     if args.predictions is not None and args.judge is not None:
@@ -56,10 +55,10 @@ def run(args: argparse.Namespace) -> int:
     settings = replace(settings, num_classes=args.num_classes)
     found = evaluate(args.folder, settings, palette=args.palette, predictions=args.predictions)
     for note in found.notes:
-        processes.say(note)
+        console.say(note)
     if args.json:
         judge = str(args.predictions) if args.predictions else settings.judge_name
-        print(processes.as_json({"judge": judge, **asdict(found)}, indent=1))
+        print(console.as_json({"judge": judge, **asdict(found)}, indent=1))
     else:
         print(describe(found.samples, found.originals, settings))
     return 0
@@ -76,4 +75,4 @@ def _check_uses(args: argparse.Namespace, metrics: tuple[str, ...]) -> None:
     if args.predictions is not None and args.metrics:
         for name in metrics:
             if METRICS[name].judged and name != "miou":
-                processes.say(f"no {name}: it needs a judge, which --predictions replace")
+                console.say(f"no {name}: it needs a judge, which --predictions replace")

@@ -7,9 +7,10 @@ import functools
 
 from sempic import api, batch, fields, models, sequence
 from sempic.commands import _files, _report, _sequence
+from sempic.console import need_stdout
 from sempic.container import SEQUENCE_MAGIC
 from sempic.errors import InputError, warn
-from sempic.jobs import Job, find, need_stdout
+from sempic.jobs import Job, find
 from sempic.options import Models
 
 _HELP = (

@@ -44,9 +44,9 @@ class Panel:
     """One figure against the rate."""
 
     title: str
-    better: str
-    """"up" or "down"."""
     curves: Sequence[Curve]
+    lower: bool = False
+    """Whether lower is better."""
     ceiling: float | None = None
     """The originals' figure, drawn as a horizontal line."""
     ceiling_title: str = "originals"
@@ -88,7 +88,7 @@ def _panel(svg: Element, panel: Panel) -> None:
         return base - (base - _TOP) * (value - low_y) / (high_y - low_y)
 
     title = _add(svg, "text", panel.title, x=_LEFT, y=20, font_size=14, font_weight="bold")
-    better = f"  {'↑' if panel.better == 'up' else '↓'} is better"
+    better = f"  {'↓' if panel.lower else '↑'} is better"
     _add(title, "tspan", better, fill=_GREY, font_weight="normal", font_size=12)
     for tick in marks:
         _rule(svg, tick, y(tick), right)

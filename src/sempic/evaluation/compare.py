@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sempic import api, coarse, codec, jobs
+from sempic import api, coarse, codec, places
+from sempic.console import printable
 from sempic.errors import naming
 from sempic.evaluation import human_maps, markup
 from sempic.evaluation.measure import Measure, Settings, row
 from sempic.evaluation.measures import details, measured
 from sempic.options import BUNDLED, Models
-from sempic.processes import printable
 from sempic.scene import Image
 
 LOSSLESS = frozenset({".bmp", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff"})
@@ -39,7 +39,7 @@ def compare(
     Raises:
         InputError, BitstreamError: a file cannot be read or does not fit; the message names it.
     """
-    picture = jobs.read_picture(original)
+    picture = places.read_picture(original)
     measure = Measure(settings)
     truth = None
     if labels is not None:
@@ -82,10 +82,10 @@ def _aligned(rows: Sequence[Sequence[str]]) -> str:
 def _decode(path: Path, coder: api.Codec, steps: int) -> tuple[Image, int | None]:
     """The picture of a file, and the file's size unless LOSSLESS."""
     if path.suffix.lower() not in (".sempic", ".bpg"):
-        picture = jobs.read_picture(path)
+        picture = places.read_picture(path)
         return picture, None if path.suffix.lower() in LOSSLESS else path.stat().st_size
     with naming(path):
-        data = jobs.read(path)
+        data = places.read(path)
         if path.suffix.lower() == ".bpg":
             return coarse.to_rgb(coarse.decode(data)), len(data)
         return coder.synthesize(codec.unpack(data, prior=coder.prior), steps=steps), len(data)

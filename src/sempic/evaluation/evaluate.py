@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from sempic import api, files, jobs
+from sempic import api, files, places
 from sempic.errors import InputError, naming
 from sempic.evaluation.folders import ENDINGS, by_name, twin
 from sempic.evaluation.human_maps import HumanMaps
@@ -112,9 +112,9 @@ def _measured(
     with tqdm(total=len(samples), unit="picture", disable=None) as bar:
         batch: list[tuple[str, Reference, Reference]] = []
         for number, (name, path) in enumerate(samples.items(), 1):
-            original = jobs.read_picture(originals[name])
+            original = places.read_picture(originals[name])
             human = None if maps is None else maps.read(name, original.shape[:2])
-            sample = measure.reference(jobs.read_picture(path))
+            sample = measure.reference(places.read_picture(path))
             batch.append((name, measure.reference(original, human), sample))
             if number < len(samples) and len(batch) < measure.batch(original):
                 continue
@@ -159,7 +159,7 @@ def _sent(folder: Path, names: list[str]) -> tuple[dict[str, int], str | None, l
     palettes = []
     for path in sent[".sempic"].values():  # all are read, since a damaged file has no rate
         with naming(path):
-            palettes.append(str(api.info(jobs.read(path))["palette"]))
+            palettes.append(str(api.info(places.read(path))["palette"]))
     note = "bpp is that of the coarse pictures alone: there is no .flif of a label map"
     return sizes, next(iter(palettes), None), [note] * (counted == (".bpg",))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from sempic import jobs, pictures
+from sempic import pictures, places
 from sempic.errors import InputError, naming
 from sempic.evaluation import metrics
 from sempic.evaluation.folders import by_name
@@ -87,7 +87,7 @@ class HumanMaps:
         size, palette, compared = (truth.shape[1], truth.shape[0]), self.compared, self.compared
         if compared == CITYSCAPES:
             with naming(predicted):
-                found = _with_colours(pictures.decode(jobs.read(predicted)), compared)
+                found = _with_colours(pictures.decode(places.read(predicted)), compared)
             palette = CITYSCAPES_FULL if found == CITYSCAPES_FULL else compared
         labels = pictures.resized(read_as(predicted, palette, compared), size, "NEAREST")
         return confusion(truth, labels, compared, self.classes)
@@ -97,7 +97,7 @@ def _palette(name: str | None, sent: str | None, example: Path, judge: Palette |
     if name is not None:
         return find(name)
     with naming(example):
-        picture = pictures.decode(jobs.read(example))
+        picture = pictures.decode(places.read(example))
         for palette in (CITYSCAPES, CITYSCAPES_FULL):
             if _unscaled(picture, palette) is not None:
                 return palette
@@ -117,7 +117,7 @@ def palettes_of(path: Path, measure: Measure) -> tuple[Palette, Palette]:
     """
     known = measure.palette if measure.settings.judged else None
     with naming(path):
-        picture = pictures.decode(jobs.read(path))
+        picture = pictures.decode(places.read(path))
         if known is None:
             found = _with_colours(picture)
             return UNKNOWN if found is None else (found, found)
@@ -169,7 +169,7 @@ def read_map(path: Path, palette: Palette) -> LabelMap:
     RGB: id · 255/35, void 255. Errors name the file, also if ids are not of the palette.
     """
     with naming(path):
-        data = jobs.read(path)
+        data = places.read(path)
         picture = pictures.decode(data)
         if picture.mode not in ("RGB", "RGBA"):
             return checked(pictures.read_labels(data, palette), palette)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sempic import processes
+from sempic import console, processes
 from sempic.errors import InputError, ModelError, refused, warn, warnings_held
 
 _T = TypeVar("_T")
@@ -151,7 +151,7 @@ def _start(path: Path, shown: Path, count: int) -> Any:
         _memory_errors(),
     ):
         # onnxruntime opens no file whose name is not UTF-8.
-        model = path if processes.readable(str(path)) == str(path) else path.read_bytes()
+        model = path if console.readable(str(path)) == str(path) else path.read_bytes()
         session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     processes.keep_at_fork(session)
     return session

@@ -133,7 +133,7 @@ class Painter:
             detail += shares * (_moved(last.detail, moment.expected.places) - detail)
         picture: Image = np.clip(np.rint(base + detail), 0, 255).astype(np.uint8)
         if scene.halved:
-            picture = halving.doubled(picture)[: scene.height, : scene.width]
+            picture = halving.enlarged(picture)[: scene.height, : scene.width]
         self._last = _Painted(scene, picture, base, detail)
         return picture
 

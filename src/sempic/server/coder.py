@@ -17,10 +17,10 @@ import numpy as np
 import PIL.Image
 
 from sempic import api, coarse, codec, container, pictures, sequence
-from sempic.batch.work import noting, part_of
+from sempic.batch.work import part_of
 from sempic.container import SEQUENCE_MAGIC
 from sempic.critical import FoundObject
-from sempic.errors import ImageError, InputError, LimitExceeded, RateError, warn
+from sempic.errors import ImageError, InputError, LimitExceeded, RateError, noting, warn
 from sempic.options import Models
 from sempic.palette import PALETTES
 from sempic.scene import Image, Scene, half_map

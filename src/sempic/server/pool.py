@@ -14,15 +14,14 @@ import math
 import signal
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
 from sempic import processes, progress
-from sempic.batch.work import noting
-from sempic.errors import ImageError, SempicError
+from sempic.errors import ImageError, SempicError, noting
 
 log = logging.getLogger("sempic.server")
 
@@ -64,7 +63,7 @@ class Done:
     """Seconds in the queue."""
     worked: float
     """Seconds in the worker."""
-    notes: Sequence[str] = ()
+    notes: list[str]
     """Warnings of the job (SempicWarning)."""
 
 
@@ -296,9 +295,9 @@ def _serve(pipe: Connection, make: Callable[[], object]) -> None:
             verb, args, kwargs = pipe.recv()
             answer: Any
             try:
-                with noting() as record:
+                with noting() as notes:
                     value = getattr(verbs, verb)(*args, **kwargs)
-                answer = value, record.get("notes", ())
+                answer = value, notes
             except SempicError as error:
                 answer = error
             except MemoryError:

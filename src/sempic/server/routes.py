@@ -1,4 +1,4 @@
-"""The endpoints; `sempic.server` lists them."""
+"""The endpoints (docs/guides/serve.md lists them)."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from sempic import files
 from sempic.diffusion.checkpoints import flags_from_configs, open_model, save_model
 from sempic.diffusion.flags import command_line
 from sempic.diffusion.original import write_original
-from sempic.jobs import apart
+from sempic.places import apart
 
 
 def run(arguments: Mapping[str, Any]) -> None:

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from sempic.errors import ModelError, naming
-from sempic.jobs import apart
 from sempic.networks.compact import CompactNet
 from sempic.networks.weights import load_network, load_receiver, save_network
 from sempic.palette import CAMVID, CITYSCAPES, translate
+from sempic.places import apart
 from sempic.training.options import AverageOptions, GrowOptions
 
 

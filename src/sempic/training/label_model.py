@@ -19,7 +19,6 @@ from tqdm import tqdm
 
 from sempic import files
 from sempic.errors import ModelError
-from sempic.jobs import apart
 from sempic.labels import primed, prior, range_coder, trunk
 from sempic.labels.causal import HIDDEN, TEMPLATE
 from sempic.labels.primed import state
@@ -27,6 +26,7 @@ from sempic.labels.trunk import CELL, LAYERS
 from sempic.networks.label_prior import LabelPriorNet
 from sempic.networks.weights import load_tensors
 from sempic.palette import Palette, built_in
+from sempic.places import apart
 from sempic.training.data import taxonomy
 from sempic.training.data.label_maps import Maps, opened
 from sempic.training.options import PriorExportOptions, PriorTablesOptions

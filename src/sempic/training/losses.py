@@ -14,10 +14,10 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from sempic import files
 from sempic.evaluation import weights
-from sempic.jobs import need_folder
 from sempic.networks import efficientnet
 from sempic.networks.compact import PATCH
 from sempic.networks.weights import load_tensors, save_shards
+from sempic.places import need_folder
 from sempic.training.options import FeaturesOptions
 from sempic.training.trainer import LARGEST_EXPORT
 

@@ -30,7 +30,6 @@ from sempic import files
 from sempic.diffusion import edm
 from sempic.diffusion.sampling import to_unit
 from sempic.errors import InputError, ModelError
-from sempic.jobs import apart
 from sempic.networks import compact
 from sempic.networks.compact import PATCH, CompactConfig, CompactNet
 from sempic.networks.efficientnet import same_padding
@@ -38,6 +37,7 @@ from sempic.networks.segmenter import SegmentationNet
 from sempic.networks.weights import load_network
 from sempic.palette import Palette, described
 from sempic.pictures import resized
+from sempic.places import apart
 from sempic.texture import condition_map
 from sempic.training.data.corpus import common_size, open_corpus, sent_texture
 from sempic.training.graph import simplify

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 
 from sempic.errors import JSON_FAULTS, InputError, ModelError, naming, refused
 from sempic.evaluation.folders import find_pictures, spread
-from sempic.jobs import apart, read_picture
 from sempic.networks.compact import CompactConfig, CompactNet
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig
 from sempic.networks.weights import configured, save_network
 from sempic.palette import from_description
+from sempic.places import apart, read_picture
 from sempic.training.options import RestoreOptions
 
 

@@ -19,8 +19,8 @@ from sempic.diffusion.checkpoints import open_model
 from sempic.diffusion.flags import DEFAULTS, SamplingConfig
 from sempic.diffusion.receiver import Condition, ready, reconstruct
 from sempic.errors import InputError, OutputError, refused
-from sempic.jobs import need_folder
 from sempic.palette import Palette
+from sempic.places import need_folder
 from sempic.scene import Image, LabelMap
 from sempic.training.data.readers import Item
 from sempic.training.data.scenes import TrainingScene, open_scenes

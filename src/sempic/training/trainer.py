@@ -20,8 +20,8 @@ from torch import Tensor, distributed
 
 from sempic import files
 from sempic.errors import ModelError, OutputError, refused
-from sempic.jobs import apart, need_folder
 from sempic.networks.weights import save_shards
+from sempic.places import apart, need_folder
 from sempic.training.checkpoint import Folder, Moving
 from sempic.training.device import step_seed
 from sempic.training.options import RunOptions

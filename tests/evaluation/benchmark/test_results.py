@@ -3,8 +3,8 @@ import math
 
 import pytest
 
-from sempic.evaluation.benchmark import Codec, Point, Results, report, tables
-from sempic.evaluation.benchmark.results import bd_rates, matched
+from sempic.evaluation.benchmark import report, tables
+from sempic.evaluation.benchmark.results import CodecResults, Point, Results, bd_rates, matched
 
 
 def test_matched_rates_and_bd_rates_follow_the_curves():
@@ -12,7 +12,7 @@ def test_matched_rates_and_bd_rates_follow_the_curves():
         points = [(0.1, 20.0), (0.2, 24.0), (0.4, 27.0)]
         rows = [{"bpp": scale * r, "psnr": q, "lpips": 1 - q / 40} for r, q in points]
         timed = [Point(setting=i, row=row, encode_s=1, decode_s=1) for i, row in enumerate(rows)]
-        return Codec(title="", peak_bytes=0, points=timed)
+        return CodecResults(title="", peak_bytes=0, points=timed)
 
     found = {"a": codec(1.0), "b": codec(0.5)}
     table = {(r["bpp"], r["codec"]): r for r in matched(found, [0.1, 0.2])}
@@ -29,7 +29,7 @@ def test_the_summary_says_which_rates_a_codec_does_not_reach():
     def codec(title, *rates):
         rows = [{"bpp": bpp, "psnr": 30.0} for bpp in rates]
         timed = [Point(setting=1, row=row, encode_s=1, decode_s=1) for row in rows]
-        return Codec(title=title, peak_bytes=0, points=timed)
+        return CodecResults(title=title, peak_bytes=0, points=timed)
 
     def summary(**codecs):
         found = matched(codecs, [0.5, 1.0])
@@ -47,7 +47,7 @@ def test_an_infinite_figure_is_shown_and_not_interpolated():
     def codec(*figures):
         rows = [{"bpp": bpp, "psnr": psnr} for bpp, psnr in enumerate(figures, 1)]
         timed = [Point(setting=1, row=row, encode_s=1, decode_s=1) for row in rows]
-        return Codec(title="codec", peak_bytes=0, points=timed)
+        return CodecResults(title="codec", peak_bytes=0, points=timed)
 
     codecs = {"a": codec(30.0, math.inf), "b": codec(math.inf, math.inf)}
     rates = matched(codecs, [1.0, 2.0])

@@ -12,8 +12,7 @@ from conftest import FakeSegmenter
 from videos import FRAMES, numbered, write_frames, write_video
 
 from sempic import api, cli, errors
-from sempic.batch.work import noting
-from sempic.errors import SempicWarning
+from sempic.errors import SempicWarning, noting
 from sempic.sequence import video
 from sempic.sequence.video import conversion
 
@@ -194,9 +193,9 @@ def test_notes_about_a_camera_come_once_and_early(place, monkeypatch, capsys):
     note = "sempic: x.mov: transparency is laid over white; a .sempic file has none\n"
     assert told == [note, "", ""]
     assert capsys.readouterr().err == "sempic: interrupted; x.sempic has all frames until now\n"
-    with noting() as record:
+    with noting() as notes:
         assert len(list(video.Source("x.mov"))) == 6
-    assert len(record["notes"]) == 1
+    assert len(notes) == 1
 
 
 def joined(name, *sizes):

@@ -12,13 +12,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sempic import api, batch, fields, processes, progress, sequence
+from sempic import api, batch, console, fields, progress, sequence
 from sempic.commands._files import only_for
 from sempic.commands._sequence import sources, targets
 from sempic.commands._sequence.report import details, summary
 from sempic.errors import InputError, OutputError, naming, notes_to
-from sempic.jobs import apart, is_stdout, need_local
 from sempic.options import DecodeOptions, EncodeOptions
+from sempic.places import apart, is_stdout, need_local
 from sempic.sequence import SequenceOptions
 from sempic.sequence.names import is_video
 from sempic.sequence.options import FASTEST, SLOWEST
@@ -110,7 +110,7 @@ def noted(name: str) -> contextlib.AbstractContextManager[None]:
 
     def note(text: str) -> None:
         with progress.aside():
-            processes.say(f"{name}: {text}")
+            console.say(f"{name}: {text}")
 
     return notes_to(note)
 
@@ -153,7 +153,7 @@ def decode(args: argparse.Namespace) -> int:
                 write(picture)
                 advance()
     if found := damage(unpacker):
-        processes.say(f"{name}: {found}")
+        console.say(f"{name}: {found}")
     _report(args, name, target, read.info(unpacker.course), start)
     return 0
 

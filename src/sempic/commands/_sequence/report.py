@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sempic import processes
+from sempic import console
 
 
 def _counted(number: int, what: str) -> str:
@@ -16,7 +16,7 @@ def details(record: dict[str, Any]) -> str:
     count, seconds = record["frames"], record["seconds"] or 1
     parts = [*record["chunks"].items(), ("all else", record["overhead"]), ("all", record["bytes"])]
     lines = [
-        f"{processes.printable(record['path'])}: a sequence, version {record['version']}, "
+        f"{console.printable(record['path'])}: a sequence, version {record['version']}, "
         f"{record['width']}×{record['height']}, {_counted(count, 'frame')}, "
         f"{_counted(record['keys'], 'key frame')}, {record['rate']:g} a second, palette "
         f"{record['palette']}"
@@ -36,7 +36,7 @@ def details(record: dict[str, Any]) -> str:
 def summary(record: dict[str, Any]) -> str:
     """One line about a sequence that was encoded or decoded."""
     return (
-        f"{processes.printable(record['path'])} → {processes.printable(record['output'])}: "
+        f"{console.printable(record['path'])} → {console.printable(record['output'])}: "
         f"{_counted(record['frames'], 'frame')} of {record['width']}×{record['height']}, "
         f"{record['bytes']} bytes, {record['kbps']:.1f} kbit/s, {record['took']:.1f} s"
     )

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from sempic import files
+from sempic.console import stdin
 from sempic.container import SEQUENCE_MAGIC
 from sempic.errors import ImageError, InputError, refused
-from sempic.jobs import apart, read_picture, stdin
+from sempic.places import apart, read_picture
 from sempic.sequence.names import WRITTEN
 
 _PIECE_SIZE = 1 << 16

@@ -10,9 +10,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sempic import files, formats, processes
+from sempic import console, files, formats
 from sempic.errors import OutputError, SempicError
-from sempic.jobs import is_folder, need_local, need_stdout, to_stdout
+from sempic.places import names_folder, need_local
 from sempic.sequence.names import WRITTEN
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def sequence_path(name: str, output: str | None) -> str:
     if output is None:
         return "-" if name == "-" else beside(name, ".sempic")
     need_local(output)
-    if output != "-" and is_folder(output, Path(output)):
+    if output != "-" and names_folder(output, Path(output)):
         with contextlib.suppress(OSError):  # opening the file reports the error
             os.makedirs(output, exist_ok=True)
         return str(Path(output, Path(beside(name, ".sempic")).name))
@@ -46,8 +46,8 @@ def sequence_writer(target: str) -> Iterator[Callable[[bytes], None]]:
     """Writes bytes to a file or standard output at once. After an error or an interruption the
     frames until then stay, at the target or, if a file was there, beside it."""
     if target == "-":
-        need_stdout(for_bytes=True)
-        yield to_stdout
+        console.need_stdout(for_bytes=True)
+        yield console.to_stdout
         return
     from sempic.sequence.video import Growing
 
@@ -83,7 +83,7 @@ def picture_writer(target: str, rate: Fraction) -> Iterator[Callable[[Any], None
     from sempic.sequence.video import Video
 
     path = Path(target)
-    suffix = "" if is_folder(target, path) else path.suffix
+    suffix = "" if names_folder(target, path) else path.suffix
     if suffix.lower() in WRITTEN:
         video = Video(path, rate)
         with _kept_early(video):
@@ -95,4 +95,4 @@ def picture_writer(target: str, rate: Fraction) -> Iterator[Callable[[Any], None
     paths = (path / f"{number:06d}.png" for number in itertools.count())
     yield lambda picture: files.write(next(paths), pictures.encode(picture, ".png"))
     if (after := next(paths)).exists():
-        processes.say(f"{after} and what follows were there before, and are none of these frames")
+        console.say(f"{after} and what follows were there before, and are none of these frames")

@@ -2,6 +2,6 @@
 
 from sempic.evaluation.benchmark.bench import Benchmark
 from sempic.evaluation.benchmark.plan import RATES, Item, Plan, items
-from sempic.evaluation.benchmark.results import Codec, Point, Results, run
+from sempic.evaluation.benchmark.results import run
 
-__all__ = ["RATES", "Benchmark", "Codec", "Item", "Plan", "Point", "Results", "items", "run"]
+__all__ = ["RATES", "Benchmark", "Item", "Plan", "items", "run"]

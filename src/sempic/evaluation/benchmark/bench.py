@@ -74,8 +74,6 @@ class Benchmark:
         self._workers.stop()
         self._cache.close()
 
-    # keys
-
     def _stream_key(self, index: int, name: str, setting: int) -> str:
         codec = self.codec(name)
         picture, labels = self._digests[index]
@@ -87,8 +85,6 @@ class Benchmark:
             return key("original", self._measure_key, *self._digests[index])
         stream = self._stream_key(index, name, setting)
         return key("record", name, self._measure_key, stream, self._digests[index][1])
-
-    # cached results
 
     def stream(self, index: int, name: str, setting: int) -> tuple[bytes, float] | None:
         """A cached stream and its encoding time in seconds."""
@@ -110,8 +106,6 @@ class Benchmark:
         stream, encode_s = cached
         decode_s = float(record.pop("decode_s"))
         return File(stream, record, self.bpp(index, name, setting), encode_s, decode_s)
-
-    # work
 
     def _do(
         self,
@@ -154,8 +148,6 @@ class Benchmark:
         if entry is None:
             self._cache.put(at, entry := {"peak": self._workers.memory(name, setting)})
         return int(entry["peak"])
-
-    # the dial
 
     def rate(self, name: str, setting: int, *indices: int) -> float:
         """Mean bpp of a codec at a setting over some pictures, by default the probes."""

@@ -11,9 +11,9 @@ from sempic.errors import InputError, naming
 from sempic.evaluation import codecs, human_maps
 from sempic.evaluation.folders import by_name, spread
 from sempic.evaluation.measure import Settings, check_size
-from sempic.jobs import read_picture
 from sempic.options import BUNDLED, Models
 from sempic.palette import CAMVID, Palette
+from sempic.places import read_picture
 from sempic.scene import Image, LabelMap
 
 RATES = (0.05, 0.06, 0.09, 0.12, 0.18, 0.32)

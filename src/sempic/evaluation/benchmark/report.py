@@ -35,8 +35,8 @@ def plot(results: Results, figures: Sequence[str] = MAIN) -> str:
         panels.append(
             charts.Panel(
                 title=figure.head(results.originals),
-                better="down" if figure.lower else "up",
                 curves=curves,
+                lower=figure.lower,
                 ceiling=results.originals.get(figure.name) if figure.ceiling else None,
                 ceiling_title=figure.ceiling,
             )

@@ -39,7 +39,7 @@ class Point:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Codec:
+class CodecResults:
     """Results of one codec."""
 
     title: str
@@ -65,7 +65,7 @@ class Results:
     about: dict[str, Any]
     """Versions, folder, machine, judge and settings."""
     originals: Row
-    codecs: dict[str, Codec]
+    codecs: dict[str, CodecResults]
     matched: list[dict[str, Any]]
     """See `matched`."""
     bd_rate: dict[str, dict[str, float | None]]
@@ -101,7 +101,7 @@ def run(bench: Benchmark, names: Sequence[str], rates: Sequence[float]) -> Resul
             points.append(Point(setting=setting, row=figures, **median_times(files)))
         points.sort(key=lambda p: p.bpp)
         peak = bench.memory(name, points[len(points) // 2].setting)
-        codecs[name] = Codec(title=bench.codec(name).title, peak_bytes=peak, points=points)
+        codecs[name] = CodecResults(title=bench.codec(name).title, peak_bytes=peak, points=points)
     if is_ours(anchor(names)):
         rates = [point.bpp for point in codecs[anchor(names)].points]
     return Results(
@@ -118,7 +118,7 @@ def anchor(names: Iterable[str]) -> str:
     return min(names, key=lambda name: not is_ours(name))
 
 
-def matched(codecs: Mapping[str, Codec], rates: Sequence[float]) -> list[dict[str, Any]]:
+def matched(codecs: Mapping[str, CodecResults], rates: Sequence[float]) -> list[dict[str, Any]]:
     """The interpolated figures of every codec at each rate; None outside the codec's rates."""
     curves = {n: {f: c for f in FIGURES if (c := codec.curve(f))} for n, codec in codecs.items()}
     return [
@@ -128,7 +128,7 @@ def matched(codecs: Mapping[str, Codec], rates: Sequence[float]) -> list[dict[st
     ]
 
 
-def bd_rates(codecs: Mapping[str, Codec], anchor: str) -> dict[str, dict[str, float | None]]:
+def bd_rates(codecs: Mapping[str, CodecResults], anchor: str) -> dict[str, dict[str, float | None]]:
     """{figure: {codec: `metrics.bd_rate` against the anchor}}."""
     return {
         figure.name: {

@@ -7,11 +7,11 @@ import io
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from sempic.console import as_json
 from sempic.evaluation.benchmark.bench import Benchmark
 from sempic.evaluation.benchmark.results import Results
 from sempic.evaluation.measure import row
 from sempic.evaluation.measures import FIGURES
-from sempic.processes import as_json
 
 
 def pictures(bench: Benchmark, results: Results) -> str:

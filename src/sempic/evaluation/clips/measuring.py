@@ -18,8 +18,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from sempic import api, coarse, segment, sequence
-from sempic.batch.work import noting
-from sempic.errors import InputError
+from sempic.errors import InputError, noting
 from sempic.evaluation import codecs, metrics
 from sempic.evaluation.clips.clip import Clip
 from sempic.evaluation.measure import Measure, Settings, row
@@ -82,7 +81,7 @@ class Plan(Options):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
+class Way:
     """A clip coded in one way."""
 
     title: str
@@ -93,7 +92,7 @@ class Found:
     pictures: list[Image]
 
 
-def measure(clip: Clip, plan: Plan) -> dict[str, Found]:
+def measure(clip: Clip, plan: Plan) -> dict[str, Way]:
     """The clip in each way of the plan, by name. Raises SempicErrors of coding."""
     coder = api.Codec(_CachedSegmenter(plan.models.segmenter), plan.models.receiver)
     options = plan.options.keywords()
@@ -139,14 +138,14 @@ class _CachedSegmenter:
         return self._cache[key]
 
 
-def _sequence(pieces: list[bytes], coder: api.Codec) -> Found:
+def _sequence(pieces: list[bytes], coder: api.Codec) -> Way:
     pictures = [np.asarray(picture) for picture in sequence.decode(pieces, codec=coder)]
     info = sequence.info(b"".join(pieces))
     sizes: Row = {"bytes": info["bytes"], **info["chunks"], "overhead": info["overhead"]}
-    return Found(title="sempic", row=sizes, pictures=pictures)
+    return Way(title="sempic", row=sizes, pictures=pictures)
 
 
-def _single(clip: Clip, coder: api.Codec, options: SequenceOptions) -> Found:
+def _single(clip: Clip, coder: api.Codec, options: SequenceOptions) -> Way:
     shared: dict[str, Any] = {"quality": options.quality, "label_quality": options.label_quality}
     with noting():  # left out, since they would repeat for each frame
         streams = [coder.encode(frame, **shared) for frame in clip.frames]
@@ -155,17 +154,17 @@ def _single(clip: Clip, coder: api.Codec, options: SequenceOptions) -> Found:
     sizes |= {name: sum(part.get(name, 0) for part in chunks) for name in ("coarse", "labels")}
     sizes["overhead"] = sizes["bytes"] - sizes["coarse"] - sizes["labels"]
     pictures = [np.asarray(coder.decode(stream)) for stream in streams]
-    return Found(title="sempic, single pictures", row=sizes, pictures=pictures)
+    return Way(title="sempic, single pictures", row=sizes, pictures=pictures)
 
 
-def _competitor(name: str, clip: Clip, size: int) -> Found:
+def _competitor(name: str, clip: Clip, size: int) -> Way:
     competitor = codecs.encodable(*codecs.OF_CLIPS[name.removesuffix("x2")])
     twice = name.endswith("x2")
     found, pictures, width = _nearest(competitor, clip, 2 * size if twice else size)
     title = competitor.title + (" at twice the rate" if twice else "")
     if width != clip.frames[0].shape[1]:
         title += f", coded {width} wide"
-    return Found(title=title, row={"bytes": found}, pictures=pictures)
+    return Way(title=title, row={"bytes": found}, pictures=pictures)
 
 
 def _nearest(competitor: codecs.Video, clip: Clip, size: int) -> tuple[int, list[Image], int]:

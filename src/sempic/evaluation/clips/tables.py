@@ -6,16 +6,16 @@ import html
 from collections.abc import Mapping, Sequence
 
 import sempic
+from sempic.console import as_json, printable
 from sempic.evaluation import markup
 from sempic.evaluation.benchmark.tables import markdown
 from sempic.evaluation.clips.clip import Clip
-from sempic.evaluation.clips.measuring import STATIC, Found, Plan
+from sempic.evaluation.clips.measuring import STATIC, Plan, Way
 from sempic.evaluation.measures import Figure, measured
 from sempic.pictures import animation
-from sempic.processes import as_json, printable
 from sempic.scene import Image
 
-Results = Sequence[tuple[Clip, Mapping[str, Found]]]
+Results = Sequence[tuple[Clip, Mapping[str, Way]]]
 
 _RATE = Figure("kbps", "kbit/s", "{:.1f}")
 _FLICKER = Figure("flicker", "flicker", "{:.2f}", lower=True)
@@ -65,7 +65,7 @@ def _described(clip: Clip) -> str:
     return f"{printable(clip.name)}: {size}"
 
 
-def _rows(ways: Mapping[str, Found], figures: Sequence[Figure]) -> list[list[str]]:
+def _rows(ways: Mapping[str, Way], figures: Sequence[Figure]) -> list[list[str]]:
     parts = [part for part in _PARTS if any(part in way.row for way in ways.values())]
     rows = [["", *(figure.title for figure in figures), *parts]]
     for way in ways.values():
@@ -75,7 +75,7 @@ def _rows(ways: Mapping[str, Found], figures: Sequence[Figure]) -> list[list[str
     return rows
 
 
-def _notes(ways: Mapping[str, Found]) -> list[str]:
+def _notes(ways: Mapping[str, Way]) -> list[str]:
     notes = []
     ours, single = ways["sempic"].row, ways["single"].row if "single" in ways else None
     if "objects" in ours:

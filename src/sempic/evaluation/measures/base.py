@@ -116,6 +116,8 @@ class Metric(ABC):
         """Raises ModelError if weights are missing; arguments as in `Settings`."""
         if self.judged and judge is None:
             models.find(models.JUDGE)
+        if self.inception:
+            weights.inception(inception)
         for part in self.weights:
             weights.check(part)
 

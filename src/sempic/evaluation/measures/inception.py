@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sempic.evaluation import metrics, weights
+from sempic.evaluation import metrics
 from sempic.evaluation.measures.base import Figure, Metric, Record, Reference, Row
 from sempic.scene import Image
 
@@ -27,32 +27,24 @@ def sample_count(count: int) -> str:
     return f"(N = {count}: fewer than {FEW}, biased upwards; compare at equal N only)"
 
 
-class _Inception(Metric):
-    """A distance between the FID network's features of decoded pictures and of originals."""
-
-    of_originals = True
-    inception = True
-
-    def check(self, inception: str | None, judge: str | None) -> None:
-        weights.inception(inception)
-
-    def load(self, settings: Settings) -> Any:
-        from sempic.evaluation import networks
-
-        return networks.Inception(settings.inception)
-
-
-class Fid(_Inception):
+class Fid(Metric):
     """Record: "features", float32 (2048,)."""
 
     name = "fid"
     field = "features"
     of_sets = "pictures"
+    of_originals = True
+    inception = True
     has_network = True
     figures = (
         Figure("fid", "FID", "{:.1f}", lower=True, biased_by="pictures"),
         Figure("kid", "KID", "{:.4f}", lower=True, brief=False),
     )
+
+    def load(self, settings: Settings) -> Any:
+        from sempic.evaluation import networks
+
+        return networks.Inception(settings.inception)
 
     def measure(self, reference: Reference, shown: Reference) -> Record:
         return {self.field: shown.features(self.name)}
@@ -64,12 +56,14 @@ class Fid(_Inception):
         return {"fid": metrics.frechet(a, b), "kid": metrics.kernel_distance(a, b)}
 
 
-class PatchFid(_Inception):
+class PatchFid(Metric):
     """FID of `patches`. Record: "patches", float16 (N, 2048). Row: also the number of "patches"."""
 
     name = "patch_fid"
     field = "patches"
     of_sets = f"windows of {PATCH}×{PATCH} pixels"
+    of_originals = True
+    inception = True
     costly = True
     figures = (Figure("patch_fid", "patch FID", "{:.1f}", lower=True, biased_by="patches"),)
 

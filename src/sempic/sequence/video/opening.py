@@ -16,8 +16,8 @@ import av
 from av.error import ExitError, FFmpegError
 
 from sempic import formats, pictures
+from sempic.console import stdin
 from sempic.errors import InputError, reason
-from sempic.jobs import stdin
 from sempic.sequence.names import CAMERA, ffmpeg_name, is_live
 
 _FORMATS = (

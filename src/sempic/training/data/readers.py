@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from sempic import jobs, pictures
+from sempic import pictures, places
 from sempic.errors import InputError
 from sempic.evaluation.folders import ENDINGS, by_name, find_pictures, named, twin
 from sempic.palette import CAMVID, CITYSCAPES, CITYSCAPES_FULL, INDICES, Palette, translate
@@ -63,7 +63,7 @@ class Item:
         teacher = None
         if self.teacher is not None and taxonomy.palette.name == CITYSCAPES.name:
             size = image.shape[1], image.shape[0]
-            teacher = pictures.resized(jobs.read_ids(self.teacher), size, "NEAREST")
+            teacher = pictures.resized(places.read_ids(self.teacher), size, "NEAREST")
         if human is None and teacher is None:
             return image, None
         return image, taxonomy.known(human, self.palette, teacher, self.hidden)
@@ -71,10 +71,10 @@ class Item:
     def labelled(self) -> tuple[Image, LabelMap | None]:
         """The picture, uint8 (H, W, 3), and its human map if it has one, uint8 (H, W), ids of
         `palette`. Raises InputError."""
-        image = jobs.read_picture(self.image)
+        image = places.read_picture(self.image)
         if self.labels is None:
             return image, None
-        values = jobs.read_ids(self.labels)
+        values = places.read_ids(self.labels)
         (rows, columns), (height, width) = values.shape, image.shape[:2]
         if (rows, columns) != (height, width):
             raise InputError(

@@ -24,12 +24,11 @@ from tqdm import tqdm
 
 from sempic import coarse, files, pictures, processes, texture
 from sempic.api import Codec
-from sempic.batch.work import noting
-from sempic.errors import InputError, OutputError, SempicError, naming, refused
+from sempic.errors import InputError, OutputError, SempicError, naming, noting, refused
 from sempic.evaluation.folders import spread
-from sempic.jobs import need_folder
 from sempic.networks.compact import PATCH
 from sempic.palette import PALETTES
+from sempic.places import need_folder
 from sempic.scene import Image, LabelMap
 from sempic.segment import Segmenter
 from sempic.training.data import taxonomy

@@ -16,9 +16,9 @@ from sempic import pictures
 from sempic.coarse import bpg
 from sempic.errors import InputError, ModelError, naming
 from sempic.evaluation.measures.segmentation import checked
-from sempic.jobs import read, read_ids, read_picture
 from sempic.networks.unet import UNetConfig
 from sempic.palette import CITYSCAPES, CITYSCAPES_FULL, INDICES
+from sempic.places import read, read_ids, read_picture
 from sempic.scene import Image, LabelMap
 from sempic.training.data.readers import Dataset, Item, open_dataset
 from sempic.training.flags import PaperOptions
