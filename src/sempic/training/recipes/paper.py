@@ -29,9 +29,9 @@ from sempic.diffusion.original import read_original, read_progress
 from sempic.diffusion.sampling import ddpm, guided, paper_start, seeded_noise, to_uint8, to_unit
 from sempic.diffusion.timesteps import LossSecondMomentSampler, UniformSampler
 from sempic.errors import ModelError, OutputError, refused
-from sempic.jobs import need_folder
 from sempic.networks.unet import SemanticUNet, UNetConfig, make_condition
 from sempic.networks.weights import filled
+from sempic.places import need_folder
 from sempic.training.data.crops import CropStream, seeded
 from sempic.training.data.scenes import TrainingScene, crop_size, open_scenes
 from sempic.training.device import to_device
