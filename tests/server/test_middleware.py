@@ -1,6 +1,7 @@
 """Limits, request ids, logs and metrics of every request."""
 
 import contextlib
+import gzip
 import http.client
 import io
 import json
@@ -47,6 +48,17 @@ def test_large_bodies_and_pictures_are_refused(client):
         refused(answer, 413, "SizeError", "8192×8193", "which max_side does not lift")
     files = {"sempic": stream(), "labels": out.getvalue()}
     refused(client.post("/relabel", files=files), 413, "SizeError", "8192×8193")
+
+
+def test_compressed_bodies_are_refused(client):
+    squeezed = {"Content-Encoding": "gzip"}
+    refused(
+        client.post("/encode", content=gzip.compress(png()), headers=squeezed),
+        415,
+        "HTTPError",
+        "gzip",
+    )
+    assert client.get("/healthz", headers=squeezed).status_code == 200  # has no body
 
 
 def test_an_answer_before_the_end_of_the_body_arrives_although_the_client_sends_on():

@@ -88,12 +88,15 @@ class RequestMiddleware:
         status, size_in, size_out = 500, 0, 0
         announced = headers.get(b"content-length", b"0")
         complete = announced == b"0" and b"transfer-encoding" not in headers
+        coding = headers.get(b"content-encoding", b"identity").decode("latin-1")
         too_long = HTTPException(413, f"a body of more than the limit of {self._max_bytes} bytes")
 
         async def bounded_receive() -> Message:
             nonlocal size_in, complete
             if complete:  # only a disconnect can follow
                 return await receive()
+            if coding != "identity":
+                raise HTTPException(415, f"bodies are taken as they are, not in {coding[:SHOWN]}")
             if announced.isdigit() and int(announced) > self._max_bytes:
                 raise too_long
             left = self._seconds - (time.perf_counter() - start)

@@ -34,6 +34,7 @@ _MEANINGS = {
     400: "Not a form that multipart allows.",
     408: "The body did not arrive in time.",
     413: "More bytes or pixels than the limits of this server.",
+    415: "The body has a Content-Encoding, which is not undone here.",
     422: "An unusable picture, stream or option; the message says why.",
     429: "The queue is full; Retry-After says when to try again.",
     500: "An internal error; the log says more.",
