@@ -107,7 +107,7 @@ class Codec:
         if given is not None and not isinstance(given, str):
             return given
         path = models.find(models.VERIFIER) if given is None else Path(given)
-        network = segment.Segmenter(path, side=check.SIDE)
+        network = segment.Segmenter(path, side=check.SIDES)
         content = path.read_bytes()
         segmenter = models.find(models.SEGMENTER) if self._segmenter is None else self._segmenter
         if not callable(segmenter):

@@ -73,7 +73,16 @@ def test_large_pictures_are_segmented_at_reduced_size(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("side", "size"), [(None, (64, 64)), (128, (128, 160)), (32, (32, 64)), (1024, (1024, 1280))]
+    ("side", "size"),
+    [
+        (None, (64, 64)),
+        (128, (128, 160)),
+        (32, (32, 64)),
+        (1024, (1024, 1280)),
+        ((32, 40), (64, 64)),  # as it is
+        ((128, 160), (128, 160)),
+        ((16, 32), (32, 64)),
+    ],
 )
 def test_the_shorter_side_can_be_chosen(tmp_path, picture, monkeypatch, side, size):
     seen = []

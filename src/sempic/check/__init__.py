@@ -33,12 +33,13 @@ from sempic.windows.layout import Cells
 Likely: TypeAlias = npt.NDArray[np.uint16]
 """Probability in 1/255, uint16 (H, W); a sum of rounded ones may exceed 255."""
 
-__all__ = ["SIDE", "Verifier", "find", "imagined", "once", "run", "wanted"]
+__all__ = ["SIDES", "Verifier", "find", "imagined", "once", "run", "wanted"]
 
 CHUNK = 3
 """Most bytes of a chunk's head, for payloads below 2^17 bytes."""
-SIDE = 384
-"""Short side of the verifier's input; 512 takes twice as long and finds little more."""
+SIDES = 320, 384
+"""Least and greatest short side of the verifier's input. 512 takes twice as long and finds little
+more (docs/experiments/check.md)."""
 LESS = 0.1
 """A region is in doubt if its group is less probable in the other picture by at least this much."""
 SMALLEST = 0.7

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -22,16 +22,19 @@ WORKING_SIDE = 512
 enlarges smaller pictures up to this side."""
 LONGEST_SIDE = 2048
 """Limit on the longer side during segmentation, for panoramas."""
+Side: TypeAlias = int | tuple[int, int]
+"""Shorter side of every picture during segmentation, in pixels, or the least and the greatest one:
+pictures between them keep their size."""
 _MULTIPLE = 32
 _MEAN = np.array((0.485, 0.456, 0.406), np.float32)  # ImageNet's, for other people's networks
 _STD = np.array((0.229, 0.224, 0.225), np.float32)
 
 
-def load(spec: str | None = None, *, side: int | None = None) -> roles.Segmenter:
+def load(spec: str | None = None, *, side: Side | None = None) -> roles.Segmenter:
     """A segmenter: None is the bundled one, "hf:NAME" a model of transformers, else an ONNX file.
 
     Args:
-        side: as in `Segmenter`; ignored for transformers, which choose the size themselves.
+        side: None: see WORKING_SIDE; ignored for transformers, which choose the size themselves.
 
     Raises:
         ModelError: the segmenter cannot be loaded.
@@ -48,10 +51,10 @@ class Segmenter:
     Output: ids, integer (1, H, W), or logits, float (1, C, h, w).
     """
 
-    def __init__(self, path: str | Path | None = None, *, side: int | None = None) -> None:
+    def __init__(self, path: str | Path | None = None, *, side: Side | None = None) -> None:
         """path: None is the bundled network. Raises ModelError if the file is no such network.
 
-        side: shorter side of every picture during segmentation, in pixels; None: see WORKING_SIDE.
+        side: None: see WORKING_SIDE.
         """
         self._path = Path(path) if path is not None else models.find(models.SEGMENTER)
         self._session, metadata = runtime.load(self._path)
@@ -168,13 +171,19 @@ class HubSegmenter:
         return self(image), None
 
 
-def working_scale(size: tuple[int, ...], *, enlarge: float = 1.0, side: int | None = None) -> float:
+def working_scale(
+    size: tuple[int, ...], *, enlarge: float = 1.0, side: Side | None = None
+) -> float:
     """Factor by which a picture of (height, width) is scaled for segmentation.
 
-    enlarge: the model's factor for small pictures. side: wanted shorter side, in pixels; replaces
-    `enlarge` and WORKING_SIDE.
+    enlarge: the model's factor for small pictures. side: replaces `enlarge` and WORKING_SIDE.
     """
-    wanted = min(enlarge, WORKING_SIDE / min(size)) if side is None else side / min(size)
+    short = min(size)
+    if side is None:
+        wanted = min(enlarge, WORKING_SIDE / short)
+    else:
+        least, greatest = (side, side) if isinstance(side, int) else side
+        wanted = min(max(least / short, 1.0), greatest / short)
     return min(wanted, LONGEST_SIDE / max(size))
 
 
