@@ -9,6 +9,7 @@ import logging
 import re
 import secrets
 import time
+from collections.abc import Mapping
 
 import prometheus_client as prometheus
 from starlette.exceptions import HTTPException
@@ -86,19 +87,16 @@ class RequestMiddleware:
         if method == "HEAD":  # as GET; `marked_send` drops the body
             scope = {**scope, "method": "GET"}
         status, size_in, size_out = 500, 0, 0
-        announced = headers.get(b"content-length", b"0")
-        complete = announced == b"0" and b"transfer-encoding" not in headers
-        coding = headers.get(b"content-encoding", b"identity").decode("latin-1")
-        too_long = HTTPException(413, f"a body of more than the limit of {self._max_bytes} bytes")
+        empty = headers.get(b"content-length", b"0") == b"0"
+        complete = empty and b"transfer-encoding" not in headers
+        unwanted = self._unwanted(headers)
 
         async def bounded_receive() -> Message:
             nonlocal size_in, complete
             if complete:  # only a disconnect can follow
                 return await receive()
-            if coding != "identity":
-                raise HTTPException(415, f"bodies are taken as they are, not in {coding[:SHOWN]}")
-            if announced.isdigit() and int(announced) > self._max_bytes:
-                raise too_long
+            if unwanted is not None:
+                raise unwanted
             left = self._seconds - (time.perf_counter() - start)
             try:
                 message = await asyncio.wait_for(receive(), max(0.0, left))
@@ -111,7 +109,7 @@ class RequestMiddleware:
             size_in += (size := len(message.get("body", b"")))
             self._free -= size
             if size_in > self._max_bytes:
-                raise too_long
+                raise self._too_long()
             if self._free < 0:
                 raise HTTPException(429, _FULL, {"Retry-After": "1"})
             return message
@@ -157,6 +155,18 @@ class RequestMiddleware:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(_drop_body(receive), LINGER)
             await send({"type": "http.response.body", "body": b""})
+
+    def _unwanted(self, headers: Mapping[bytes, bytes]) -> HTTPException | None:
+        """The answer to a body that these headers announce, if it is refused."""
+        coding = headers.get(b"content-encoding", b"identity").decode("latin-1")
+        if coding != "identity":
+            return HTTPException(415, f"bodies are taken as they are, not in {coding[:SHOWN]}")
+        length = headers.get(b"content-length", b"")
+        is_long = length.isdigit() and int(length) > self._max_bytes
+        return self._too_long() if is_long else None
+
+    def _too_long(self) -> HTTPException:
+        return HTTPException(413, f"a body of more than the limit of {self._max_bytes} bytes")
 
 
 async def _drop_body(receive: Receive) -> None:
