@@ -53,14 +53,15 @@ class Prediction(NamedTuple):
         if self.probabilities is None:
             return self
         named, palette = _quarters(self.labels), PALETTES[self.palette]
+        are_thin, are_small = thin(palette), small(palette)
         found = np.empty((len(self.probabilities), *named.shape[1:]), np.uint8)
         for number, plane in enumerate(self.probabilities):  # one by one: all take much memory
             four = _quarters(plane)
             pooled = four.sum(0, dtype=np.uint16) + 2 >> 2
             # The mean loses what is small or thin; the largest probability invents people.
-            if number in thin(palette):
+            if number in are_thin:
                 pooled = four.max(0)
-            elif number in small(palette):
+            elif number in are_small:
                 pooled = (pooled + four.max(0)) // 2
             found[number] = pooled
         odds = np.take_along_axis(found, np.minimum(named, len(found) - 1), 0)
