@@ -1,6 +1,7 @@
 """Networks in processes that fork, copy and pickle them, and in odd environments."""
 
 import copy
+import functools
 import os
 import pickle
 import shutil
@@ -70,6 +71,39 @@ def test_workers_begin_nothing_after_the_end():
             begin(call)
         threading.Timer(0.2, gate.set).start()
     assert begun == [True]
+
+
+def test_pairs_run_two_at_a_time_in_order(monkeypatch):
+    monkeypatch.setattr(runtime, "cores", lambda: 6)
+    both = threading.Barrier(2)
+
+    def call(number):
+        both.wait(60)  # passes only if two calls wait
+        return number, runtime._worker.threads
+
+    calls = (functools.partial(call, number) for number in range(4))
+    assert list(runtime.paired(calls)) == [(number, 3) for number in range(4)]
+
+
+@pytest.mark.parametrize("alone", ["one core", "in workers"])
+def test_pairs_run_in_turn(alone, monkeypatch):
+    monkeypatch.setattr(runtime, "cores", lambda: 1 if alone == "one core" else 2)
+    seen = []
+
+    def call():
+        seen.append(threading.get_ident())
+        return len(seen)
+
+    def run():
+        return list(runtime.paired([call] * 3)), threading.get_ident()
+
+    if alone == "one core":
+        results, thread = run()
+    else:
+        with runtime.workers(2) as begin:
+            results, thread = begin(run)()
+    assert results == [1, 2, 3]
+    assert set(seen) == {thread}
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")

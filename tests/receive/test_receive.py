@@ -132,7 +132,7 @@ def test_texture_reaches_the_network(path, told, monkeypatch):
     silent, picture = receiver(s), receiver(said)
     near = np.abs(silent.astype(int) - picture).max(2)
     assert near[s.labels == number].mean() > 4 * near[s.labels != number].mean()
-    monkeypatch.setattr(tiling, "TILE", 192)  # each tile receives the texture of its part
+    monkeypatch.setattr(tiling, "AREA", 160 * 224)  # each tile receives the texture of its part
     assert np.abs(picture.astype(int) - receiver(said)).mean() < near[s.labels == number].mean() / 2
     # A network without this input ignores texture.
     assert (Receiver(path)(s) == Receiver(path)(said)).all()
@@ -233,7 +233,7 @@ def test_tiles_leave_no_seams(path, monkeypatch):
     receiver = Receiver(path)
     s = scene(160, 336)
     whole = receiver(s, steps=2)
-    monkeypatch.setattr(tiling, "TILE", 192)
+    monkeypatch.setattr(tiling, "AREA", 160 * 224)
     tiled = receiver(s, steps=2)
     error = np.abs(whole.astype(int) - tiled)
     assert error.mean() < 1  # random weights have a large receptive field, so seams are not exact

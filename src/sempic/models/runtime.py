@@ -6,7 +6,8 @@ import contextlib
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -128,6 +129,23 @@ def workers(count: int) -> Iterator[Callable[[Callable[[], _T]], Callable[[], _T
         yield begin
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def paired(calls: Iterable[Callable[[], _T]]) -> Iterator[_T]:
+    """The results of calls that run networks, in order. Two run at a time, each on half of the
+    cores, unless there is one core, or these are already calls of `workers`."""
+    alone = getattr(_worker, "threads", 0) or not threading.main_thread().is_alive()
+    if alone or cores() < 2:
+        yield from (call() for call in calls)
+        return
+    begun: deque[Callable[[], _T]] = deque()
+    with workers(2) as begin:
+        for call in calls:
+            begun.append(begin(call))
+            if len(begun) > 2:  # the third waits for a thread
+                yield begun.popleft()()
+        while begun:
+            yield begun.popleft()()
 
 
 def _start(path: Path, shown: Path, count: int) -> Any:

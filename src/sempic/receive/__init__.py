@@ -129,7 +129,7 @@ class Receiver:
         strength = self._strength(scene)
         noise = np.random.default_rng(seed)
         residual: _Floats | None = None
-        count = len(tiles(rows)) * len(tiles(columns))
+        count = len(tiles(rows, columns))
         with progress.bar(steps * count * (1 if guidance == 1 else 2), "tile") as advance:
             for number, sigma in enumerate(self.sigmas(steps)):
                 denoise = functools.partial(self._denoise, sigma, fidelity)

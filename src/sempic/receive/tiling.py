@@ -1,20 +1,25 @@
-"""Large pictures in overlapping tiles, which a network paints one by one."""
+"""Large pictures in overlapping tiles, which a network paints two at a time."""
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
+from sempic.models import runtime
 from sempic.scene import LabelMap
 
 _Floats = npt.NDArray[np.float32]
 
-TILE = 1024
-"""Longest side of a tile, in pixels; smaller pictures are one tile."""
-OVERLAP = 128
+AREA = 1 << 19
+"""Most pixels of a tile; smaller pictures are one tile."""
+OVERLAP = 96
 """Least overlap of neighbouring tiles, in pixels, in which they are cross-faded."""
+_STEP = 128
+"""Least distance of neighbouring tiles, in pixels."""
 PATCH = 4
 """Side of the network's patches, in pixels."""
 MULTIPLE = 16
@@ -37,35 +42,52 @@ def tiled(
         labels: uint8 (H, W).
         advance: called after each tile.
     """
-    _, rows, columns = noisy.shape
-    if max(rows, columns) <= TILE:
+    rows, columns = labels.shape
+    boxes = tiles(rows, columns)
+    if len(boxes) == 1:
         whole = denoise(noisy, small, labels)
         advance()
         return whole
+    calls = []
+    for (top, bottom), (left, right) in boxes:
+        patches = small[:, top // PATCH : bottom // PATCH, left // PATCH : right // PATCH]
+        tile = noisy[:, top:bottom, left:right], patches, labels[top:bottom, left:right]
+        calls.append(functools.partial(denoise, *tile))
     total = np.zeros_like(noisy)
     weights = np.zeros((rows, columns), np.float32)
-    for top, bottom in tiles(rows):
-        for left, right in tiles(columns):
-            part = denoise(
-                noisy[:, top:bottom, left:right],
-                small[:, top // PATCH : bottom // PATCH, left // PATCH : right // PATCH],
-                labels[top:bottom, left:right],
-            )
-            fade = np.outer(_fade(top, bottom, rows), _fade(left, right, columns))
-            total[:, top:bottom, left:right] += part * fade
-            weights[top:bottom, left:right] += fade
-            advance()
+    for ((top, bottom), (left, right)), part in zip(boxes, runtime.paired(calls), strict=True):
+        fade = np.outer(_fade(top, bottom, rows), _fade(left, right, columns))
+        total[:, top:bottom, left:right] += part * fade
+        weights[top:bottom, left:right] += fade
+        advance()
     total /= weights
     return total
 
 
-def tiles(size: int) -> list[tuple[int, int]]:
-    """Start and end of evenly spread tiles that cover `size` and overlap by OVERLAP or more."""
-    count = max(1, -(-(size - OVERLAP) // (TILE - OVERLAP)))
-    length = min(size, TILE)
+def tiles(rows: int, columns: int) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Tiles of at most AREA that cover a picture, with the fewest pixels: start and end of the rows
+    and of the columns of each."""
+
+    def pixels(counts: tuple[int, ...]) -> tuple[bool, int]:
+        """Whether tiles are too large, and the pixels of all."""
+        area = _length(rows, counts[0]) * _length(columns, counts[1])
+        return area > AREA, area * counts[0] * counts[1]
+
+    counts = (range(1, max(1, side // _STEP) + 1) for side in (rows, columns))
+    down, across = min(itertools.product(*counts), key=pixels)
+    return list(itertools.product(_spread(rows, down), _spread(columns, across)))
+
+
+def _length(size: int, count: int) -> int:
+    """Length of `count` tiles that cover `size`."""
+    return -(-(size + (count - 1) * OVERLAP) // (count * MULTIPLE)) * MULTIPLE
+
+
+def _spread(size: int, count: int) -> list[tuple[int, int]]:
+    """Start and end of `count` evenly spread tiles that cover `size`."""
+    length = _length(size, count)
     starts = [
-        (size - length) * index // max(1, count - 1) // MULTIPLE * MULTIPLE
-        for index in range(count)
+        (size - length) * step // max(1, count - 1) // MULTIPLE * MULTIPLE for step in range(count)
     ]
     return [(start, start + length) for start in starts]
 
