@@ -59,6 +59,33 @@ def test_want_of_memory_is_a_memory_error(monkeypatch, text):
         segmenter(np.zeros((32, 32, 3), np.uint8))
 
 
+@needs_models
+def test_networks_share_an_arena_but_for_the_child_of_a_fork(monkeypatch):
+    import onnxruntime as ort
+
+    registered, entries = [], []
+    monkeypatch.setattr(ort, "create_and_register_allocator", lambda *_: registered.append(1))
+    monkeypatch.setattr(runtime, "_arena_of", None)
+
+    class Options(ort.SessionOptions):
+        def add_session_config_entry(self, *entry):
+            entries.append(entry)
+
+    monkeypatch.setattr(ort, "SessionOptions", Options)
+    monkeypatch.setattr(ort, "InferenceSession", lambda *_, **__: None)
+    monkeypatch.setattr(processes, "keep_at_fork", lambda _: None)
+    path = models.find(models.RECEIVER)
+    shared = ("session.use_env_allocators", "1")
+    for _ in range(2):
+        runtime._start(path, path, 1)
+        assert shared in entries
+        entries.clear()
+    assert registered == [1]
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    runtime._start(path, path, 1)
+    assert shared not in entries
+
+
 def test_workers_begin_nothing_after_the_end():
     begun, gate = [], threading.Event()
 
