@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
 import numpy as np
 import PIL.Image
 import PIL.ImageChops
@@ -16,6 +19,16 @@ for `is_soft` (docs/experiments/scale.md). Networks are trained at the scale of 
 
 _SHARPENING = 100
 """Percent by which an enlarged picture is sharpened."""
+_REACH = 8
+"""Rows around a part of a picture on which its enlarged rows may depend."""
+
+Run = Callable[[Sequence[Callable[[], Image]]], Iterable[Image]]
+"""Makes calls, and gives their results in order."""
+
+
+def in_turn(calls: Sequence[Callable[[], Image]]) -> Iterator[Image]:
+    """One call after the other."""
+    return (call() for call in calls)
 
 
 def is_soft(picture: Image, factor: float = 1.0) -> bool:
@@ -31,12 +44,21 @@ def is_soft(picture: Image, factor: float = 1.0) -> bool:
     return float(counts @ np.arange(256) ** 2 / counts.sum()) <= factor * allowed[0]
 
 
-def enlarged(picture: Image) -> Image:
+def enlarged(picture: Image, run: Run = in_turn) -> Image:
     """A painted picture at twice its size: bicubic, a 3×3 median against specks, and sharpening
-    (docs/experiments/receiver.md)."""
-    large = pictures.resized(picture, (2 * picture.shape[1], 2 * picture.shape[0]))
+    (docs/experiments/receiver.md). `run` may do both halves at once."""
+    height = len(picture)
+    spans = [(top, end) for top, end in ((0, height // 2), (height // 2, height)) if end > top]
+    return np.concatenate([*run([functools.partial(_enlarged, picture, *s) for s in spans])])
+
+
+def _enlarged(picture: Image, top: int, end: int) -> Image:
+    """The enlarged rows from `top` to `end`."""
+    first = max(0, top - _REACH)
+    part = picture[first : end + _REACH]
+    large = pictures.resized(part, (2 * part.shape[1], 2 * part.shape[0]))
     clean = np.empty_like(large)
     for rows, median in texture.medians(large):
         clean[rows] = median
     mask = PIL.ImageFilter.UnsharpMask(radius=1, percent=_SHARPENING, threshold=0)
-    return np.array(PIL.Image.fromarray(clean).filter(mask))
+    return np.array(PIL.Image.fromarray(clean).filter(mask))[2 * (top - first) : 2 * (end - first)]

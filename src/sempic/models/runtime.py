@@ -134,8 +134,8 @@ def workers(count: int) -> Iterator[Callable[[Callable[[], _T]], Callable[[], _T
 
 
 def paired(calls: Iterable[Callable[[], _T]]) -> Iterator[_T]:
-    """The results of calls that run networks, in order. Two run at a time, each on half of the
-    cores, unless there is one core, or these are already calls of `workers`."""
+    """The results of calls, in order. Two run at a time, networks on half of the cores each, unless
+    there is one core, or these are already calls of `workers`."""
     alone = getattr(_worker, "threads", 0) or not threading.main_thread().is_alive()
     if alone or cores() < 2:
         yield from (call() for call in calls)
