@@ -63,7 +63,7 @@ STAGES = (
     (coarse, "encode", "coarse picture"),
     (codec.Draft, "planes", "coarse picture"),
     (trunk, "scores", "labels: trunk"),
-    (codec, "coarse_features", "labels: trunk"),
+    (codec.Draft, "with_features", "labels: trunk"),
     (primed, "coarse_features", "labels: trunk"),
     (primed, "evidence", "labels: trunk"),
     (primed, "_code_map", "labels: pixels"),

@@ -15,8 +15,8 @@ from priors import write_prior
 
 import sempic
 from sempic import api, coarse, container, halving, jobs, pictures
-from sempic import codec as codecs
 from sempic import labels as coding
+from sempic.codec import Draft
 from sempic.errors import (
     ImageError,
     InputError,
@@ -50,10 +50,8 @@ def test_encode_segments_the_picture(codec):
 
 @pytest.mark.parametrize("options", [{}, {"palette": "cityscapes"}, {"coarse_codec": "webp"}])
 def test_one_thread_makes_the_same_stream(codec, options, monkeypatch):
-    calls, compute = [], codecs.coarse_features
-    monkeypatch.setattr(
-        codecs, "coarse_features", lambda *a, **k: calls.append(a) or compute(*a, **k)
-    )
+    calls, compute = [], Draft.with_features
+    monkeypatch.setattr(Draft, "with_features", lambda it: calls.append(it) or compute(it))
     monkeypatch.delenv("SEMPIC_THREADS", raising=False)
     at_once = codec.encode(IMAGE, **options)
     assert len(calls) == 1

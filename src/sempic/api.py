@@ -23,11 +23,10 @@ from sempic.critical import BUDGET, FoundObject, table
 from sempic.critical import read as read_receipt
 from sempic.errors import BitstreamError, InputError, ModelError, warn
 from sempic.models import runtime
-from sempic.options import DEFAULT_QUALITY, LOSSLESS, DecodeOptions, EncodeOptions, LabelQuality
-from sempic.palette import CAMVID, CITYSCAPES, PALETTES, by_id, shown_name, translate
+from sempic.options import DEFAULT_QUALITY, DecodeOptions, EncodeOptions, LabelQuality
+from sempic.palette import PALETTES, by_id, shown_name
 from sempic.roles import Receiver, Segmenter, as_receiver, as_segmenter
 from sempic.scene import Image, LabelMap, Scene
-from sempic.windows.choice import Mask
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 
     from sempic.check import Verifier
     from sempic.labels import Prior
-    from sempic.segment.prediction import Prediction
 
 
 _P = ParamSpec("_P")
@@ -307,12 +305,15 @@ class Codec:
             model=options.model,
             prior=self.prior,
         )
-        seen, may_show = [], None
+        seen, found = [], None
         if own is not None:
             plain, seen = drafts.with_map(plain, own, options), [own]
         elif labels is None:
+            from sempic.segment.found import Found
+
             with progress.waiting("finding and simplifying labels", aloud=False):
-                plain, seen, may_show = self._with_found_map(plain, pixels, options)
+                found = Found(self.segmenter, pixels, options)
+                plain, seen = found.draft(plain), found.seen()
         name = PALETTES[plain.palette].full_name
         if plain.labels is not None and self.prior is not None and self.prior.palette != name:
             warn(
@@ -325,78 +326,19 @@ class Codec:
             verifier,
             self.synthesize,
             seen=seen,
-            may_show=may_show,
+            may_show=None if found is None else found.may_show,
             full=full,
         )
-        del may_show  # it holds the segmenter's probabilities
+        del found  # it holds the segmenter's probabilities
         return all_drafts.best(levels)
-
-    def _with_found_map(
-        self, plain: Draft, pixels: Image, options: EncodeOptions
-    ) -> tuple[Draft, list[LabelMap], Callable[[Collection[int]], Mask]]:
-        """A draft with the segmenter's map, unless it recognises too little, and for a fixed
-        quality with the coarse picture, which a second thread codes at the same time. Also, if
-        classes are to be imagined, the map as found, and without `ignore_label`; and a function
-        that tells where the segmenter sees, or may see, one of some ids of the draft's palette."""
-        from concurrent.futures import ThreadPoolExecutor
-
-        from sempic import drafts, halving
-
-        found = self.segmenter.palette
-        if options.palette is None:
-            plain = dataclasses.replace(plain, palette=found)
-        if plain.palette not in (found, CAMVID.id, CITYSCAPES.id):
-            name = PALETTES[plain.palette].name
-            raise InputError(f"the segmenter's classes cannot be named in palette {name}")
-        simplified = options.label_quality != LOSSLESS
-        halved = simplified and halving.is_soft(pixels)
-        whole = self._predict(coarse.downscale(pixels, 2) if halved else pixels, options)
-
-        def may_show(ids: Collection[int]) -> Mask:
-            mask = whole.may_show(ids, plain.palette)
-            return _enlarged(mask.view(np.uint8), pixels).view(bool)
-
-        if simplified and _knows_too_little(whole):
-            return plain, [], may_show
-        prediction = whole.halved() if simplified and not halved else whole
-        doubled = halved or prediction is not whole
-        mapped = dataclasses.replace(plain, doubled=doubled, halved=halved)
-        coding = None
-        with ThreadPoolExecutor(1) as helper:
-            if not options.targeted and runtime.threads() != 1:
-                coding = helper.submit(drafts.ahead_of_map, mapped, pixels, options.quality)
-            how = options.found_quality, options.importance
-            labels = prediction.map_for_still(*how, options.ignore_label)
-        if labels is None:
-            return plain, [], may_show
-
-        def full(map_: LabelMap) -> LabelMap:
-            return translate(_enlarged(map_, pixels), found, plain.palette)
-
-        seen = [whole.labels] if options.imagine else []
-        if seen and options.ignore_label is not None:
-            kept = prediction.map_for_still(*how)
-            if kept is not None:
-                seen.append(kept)
-        if coding is not None:
-            mapped = coding.result()
-        return dataclasses.replace(mapped, labels=full(labels)), [*map(full, seen)], may_show
 
     def find_labels(self, pixels: Image) -> tuple[LabelMap | None, int]:
         """The segmenter's map as `encode` sends it by default for a sharp picture, None if the
         segmenter recognises too little, and the id of its palette."""
-        prediction = self._predict(pixels, options := EncodeOptions())
-        if _knows_too_little(prediction):
-            return None, self.segmenter.palette
-        labels = prediction.halved().map_for_still(options.found_quality)
-        return None if labels is None else _enlarged(labels, pixels), self.segmenter.palette
+        from sempic.segment.found import Found
 
-    def _predict(self, pixels: Image, options: EncodeOptions) -> Prediction:
-        from sempic.segment.prediction import predict
-
-        simplified = options.label_quality != LOSSLESS
-        probable = simplified or bool(options.keep or options.imagine)
-        return predict(self.segmenter, pixels, options.ignore_label, probable=probable)
+        found = Found(self.segmenter, pixels, EncodeOptions(), halves=False)
+        return found.labels(), found.palette
 
     def decode(
         self,
@@ -645,19 +587,6 @@ decode = _of_the_shared(Codec.decode)
 
 objects = _of_the_shared(Codec.objects)
 """`Codec.objects` with the bundled models."""
-
-
-def _enlarged(labels: LabelMap, pixels: Image) -> LabelMap:
-    """A map at the size of a picture, which it has, or half of it."""
-    size = pixels.shape[:2]
-    return labels if labels.shape == size else codec.repeated(labels, 2, size)
-
-
-def _knows_too_little(prediction: Prediction) -> bool:
-    """Whether no map is worth sending, with a warning."""
-    if (why := prediction.reason_for_no_map()) is not None:
-        warn(f"sent without a label map: {why}")
-    return why is not None
 
 
 def _need_scene(value: object) -> None:

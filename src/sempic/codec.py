@@ -7,7 +7,7 @@ again would lose more.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Draft:
-    """The arguments of `pack`, and `coarse_features`, which save time."""
+    """The arguments of `pack`, and `features`, which save time."""
 
     width: int
     height: int
@@ -103,26 +103,16 @@ class Draft:
             return None
         return kind.open(checks.stream(self.coarse)).decode()
 
-    def scene(self) -> Scene:
-        """The scene that `unpack` decodes from the stream, without packing."""
-        decoded: tuple[Window, ...] = ()
-        if self.windows is not None:
-            decoded = windows.decode(self.windows, self.width, self.height, self.planes())
-        return Scene(
-            width=self.width,
-            height=self.height,
-            palette=self.palette,
-            own=PALETTES[self.palette].identity,
-            model=self.model,
-            doubled=self.map_factor == 2,
-            halved=self.halved,
-            labels=self.labels,
-            coarse=None
-            if self.coarse is None
-            else coarse_codecs.decode(self.coarse, codec=self.coarse_codec),
-            windows=decoded,
-            texture=dict(self.texture or {}),
-        )
+    def with_features(self) -> Draft:
+        """The draft, maybe still without labels, with the part of packing that depends only on the
+        coarse picture; unchanged if the coarse codec is not exact."""
+        from sempic import labels as coder
+
+        if (planes := self.planes()) is None:
+            return self
+        rows, columns = (-(-side // self.map_factor) for side in (self.height, self.width))
+        features = coder.coarse_features(planes, rows, columns, PALETTES[self.palette].full_name)
+        return replace(self, features=features)
 
 
 def _payload(part: str, value: Any) -> bytes | None:
@@ -234,19 +224,6 @@ def unpack(
         windows=scene_windows,
         texture=texture,
     )
-
-
-def coarse_features(draft: Draft) -> CoarseFeatures | None:
-    """The part of packing that depends on the coarse picture and not on the labels, which the draft
-    may lack; for `Draft.features`. None: the coarse codec is not exact."""
-    from sempic import labels as coder
-
-    planes = draft.planes()
-    if planes is None:
-        return None
-    sides = draft.height, draft.width
-    rows, columns = (-(-side // draft.map_factor) for side in sides)
-    return coder.coarse_features(planes, rows, columns, PALETTES[draft.palette].full_name)
 
 
 def check_decoded(labels: LabelMap, palette: int) -> None:

@@ -224,8 +224,7 @@ def with_map(plain: Draft, labels: LabelMap, options: EncodeOptions) -> Draft:
 
 def ahead_of_map(plain: Draft, pixels: Image, level: int) -> Draft:
     """A draft with all that depends on the coarse picture of a level, and not on the label map."""
-    coded = _with_coarse(plain, pixels, level, mapped=True)
-    return dataclasses.replace(coded, features=codec.coarse_features(coded))
+    return _with_coarse(plain, pixels, level, mapped=True).with_features()
 
 
 def settled(

@@ -76,7 +76,7 @@ def receipt(stream):
 
 
 def test_lost_and_invented_objects_have_boxes(draft):
-    found = check.find(IMAGE, Painter()(draft.scene()), verifier=VERIFIER)
+    found = check.find(IMAGE, Painter()(unpack(draft.pack())), verifier=VERIFIER)
     assert {(one.group, one.verdict, one.box) for one in found} == {
         ("signs and lights", "lost", (16, 20, 8, 8)),
         ("signs and lights", "lost", (80, 48, 20, 18)),

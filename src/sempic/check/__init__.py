@@ -20,9 +20,9 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from sempic import container, critical, windows
+from sempic import coarse, container, critical, windows
 from sempic.check.objects import compare, ids, mask, regions, within
-from sempic.codec import Draft, check_prediction
+from sempic.codec import Draft, check_prediction, unpack
 from sempic.critical import BUDGET, GROUPS, FoundObject, Groups, Receipt, Table
 from sempic.errors import InputError
 from sempic.palette import PALETTES, Palette, alike, by_id, spelt
@@ -146,9 +146,12 @@ def run(
     already = 0 if draft.windows is None else len(draft.windows) + CHUNK
     room = int(budget * len(stream)) + already
     before, probable_before = _seen(picture, verifier, groups)
-    scene, planes = draft.scene(), draft.planes()
-    painted = paint(dataclasses.replace(scene, windows=()))
-    after, probable_after = _seen(windows.blend(painted, scene.windows), verifier, groups)
+    scene = unpack(stream, only="coarse", max_pixels=picture.size)  # labels take longer to decode
+    planes = scene.coarse if coarse.CODECS[draft.coarse_codec].exact else None
+    size = draft.width, draft.height
+    shown = () if draft.windows is None else windows.decode(draft.windows, *size, planes)
+    painted = paint(dataclasses.replace(scene, labels=draft.labels))
+    after, probable_after = _seen(windows.blend(painted, shown), verifier, groups)
     found = _doubtful(probable_before, probable_after, groups)
     del probable_before, probable_after  # large
     doubtful = [cells for region in found if (cells := region & ~never).any()]
@@ -157,7 +160,7 @@ def run(
         payload = _within_budget(picture, planes, doubtful, sent, room, min(qp + COARSER, 51))
     if payload is not None:
         draft = dataclasses.replace(draft, windows=payload)
-        shown = windows.decode(payload, draft.width, draft.height, planes)
+        shown = windows.decode(payload, *size, planes)
         after = _labelled(windows.blend(painted, shown), verifier)
     changes = compare(before, after, palette, groups)
     receipt = Receipt(

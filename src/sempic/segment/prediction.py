@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -10,12 +10,11 @@ import numpy.typing as npt
 
 from sempic import codec, simplify
 from sempic.options import LOSSLESS, LabelQuality
-from sempic.palette import PALETTES, translate
+from sempic.palette import PALETTES
 from sempic.roles import Segmenter
 from sempic.scene import Image, LabelMap, Probabilities, padded
 from sempic.segment import doubt
 from sempic.segment.stakes import decide, small, thin
-from sempic.windows.choice import Mask, possible
 
 
 class Prediction(NamedTuple):
@@ -104,13 +103,6 @@ class Prediction(NamedTuple):
         found = self._replace(labels=labels).map_to_send(quality, importance)
         found = palette.settle(found, ignore_label)  # last: least risk finds it again
         return found if self.is_informative(found) else None
-
-    def may_show(self, classes: Collection[int], palette: int) -> Mask:
-        """Where one of these ids of a palette is the likeliest or not unlikely
-        (`windows.choice.possible`), bool (H, W)."""
-        own = np.arange(len(PALETTES[self.palette].classes), dtype=np.uint8)
-        ids = np.flatnonzero(np.isin(translate(own, self.palette, palette), list(classes)))
-        return possible(self.labels, self.probabilities, ids)
 
     def is_informative(self, sent: LabelMap) -> bool:
         """Whether the map that would be sent, uint8 (H, W), is worth its bits."""

@@ -1,0 +1,99 @@
+"""The segmenter's map of a single picture, as it is sent: at half the size, or not at all.
+
+A soft picture is segmented at half its size; of others the map is halved, unless it is lossless.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from sempic import coarse, codec, drafts, halving
+from sempic.codec import Draft
+from sempic.errors import InputError, warn
+from sempic.models import runtime
+from sempic.options import LOSSLESS, EncodeOptions
+from sempic.palette import CAMVID, CITYSCAPES, PALETTES, translate
+from sempic.roles import Segmenter
+from sempic.scene import Image, LabelMap
+from sempic.segment.prediction import Prediction, predict
+from sempic.windows.choice import Mask, possible
+
+
+class Found:
+    """What a segmenter finds in a picture. Maps have the picture's size and ids of `palette`."""
+
+    def __init__(
+        self, segmenter: Segmenter, pixels: Image, options: EncodeOptions, *, halves: bool = True
+    ) -> None:
+        """Runs the segmenter; warns if it recognises too little.
+
+        pixels: uint8 (H, W, 3). halves: whether a soft picture is segmented at half its size.
+
+        Raises as `predict`, and InputError for a palette without names of the segmenter's classes.
+        """
+        self._pixels, self._options = pixels, options
+        self.palette = segmenter.palette if options.palette is None else options.known_palette.id
+        if self.palette not in (segmenter.palette, CAMVID.id, CITYSCAPES.id):
+            name = PALETTES[self.palette].name
+            raise InputError(f"the segmenter's classes cannot be named in palette {name}")
+        simplified = options.label_quality != LOSSLESS
+        self._halved = halves and simplified and halving.is_soft(pixels)
+        shown = coarse.downscale(pixels, 2) if self._halved else pixels
+        probable = simplified or bool(options.keep or options.imagine)
+        self._whole = predict(segmenter, shown, options.ignore_label, probable=probable)
+        self._sent: Prediction | None = self._whole  # None: no map is sent
+        if simplified and (why := self._whole.reason_for_no_map()) is not None:
+            warn(f"sent without a label map: {why}")
+            self._sent = None
+        elif simplified and not self._halved:
+            self._sent = self._whole.halved()
+
+    def draft(self, plain: Draft) -> Draft:
+        """A draft with the map, if it is sent, and for a fixed quality with the coarse picture,
+        which a second thread codes at the same time."""
+        plain = dataclasses.replace(plain, palette=self.palette)
+        if self._sent is None:
+            return plain
+        doubled = self._halved or self._sent is not self._whole
+        mapped = dataclasses.replace(plain, doubled=doubled, halved=self._halved)
+        options, coding = self._options, None
+        with ThreadPoolExecutor(1) as helper:
+            if not options.targeted and runtime.threads() != 1:
+                coding = helper.submit(drafts.ahead_of_map, mapped, self._pixels, options.quality)
+            labels = self.labels(options.ignore_label)
+        if labels is None:
+            return plain
+        return dataclasses.replace(mapped if coding is None else coding.result(), labels=labels)
+
+    def labels(self, ignore_label: int | None = None) -> LabelMap | None:
+        """The map that is sent, with an id that becomes void; None: it is not worth its bits."""
+        how = self._options.found_quality, self._options.importance, ignore_label
+        found = None if self._sent is None else self._sent.map_for_still(*how)
+        return None if found is None else self._full(found)
+
+    def seen(self) -> list[LabelMap]:
+        """For classes to imagine: the map as found, and the sent one with its `ignore_label`."""
+        if not self._options.imagine:
+            return []
+        kept = None if self._options.ignore_label is None else self.labels()
+        return [self._full(self._whole.labels)] + ([] if kept is None else [kept])
+
+    def may_show(self, ids: Collection[int]) -> Mask:
+        """Where one of these ids of the palette is the likeliest or not unlikely, bool (H, W)."""
+        labels, probabilities, palette, *_ = self._whole
+        own = np.arange(len(PALETTES[palette].classes), dtype=np.uint8)
+        numbers = np.flatnonzero(np.isin(translate(own, palette, self.palette), list(ids)))
+        mask = possible(labels, probabilities, numbers)
+        return self._enlarged(mask.view(np.uint8)).view(bool)
+
+    def _full(self, labels: LabelMap) -> LabelMap:
+        return translate(self._enlarged(labels), self._whole.palette, self.palette)
+
+    def _enlarged(self, labels: LabelMap) -> LabelMap:
+        """A map at the size of the picture, which it has, or half of it."""
+        size = self._pixels.shape[:2]
+        return labels if labels.shape == size else codec.repeated(labels, 2, size)
