@@ -6,6 +6,7 @@ A soft picture is segmented at half its size; of others the map is halved, unles
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 
@@ -45,21 +46,24 @@ class Found:
         shown = coarse.downscale(pixels, 2) if self._halved else pixels
         probable = simplified or bool(options.keep or options.imagine)
         self._whole = predict(segmenter, shown, options.ignore_label, probable=probable)
-        self._sent: Prediction | None = self._whole  # None: no map is sent
-        if simplified and (why := self._whole.reason_for_no_map()) is not None:
+        self._doubled = simplified and (self._halved or self._whole.probabilities is not None)
+        why = self._whole.reason_for_no_map() if simplified else None
+        self._is_sent = why is None
+        if why is not None:
             warn(f"sent without a label map: {why}")
-            self._sent = None
-        elif simplified and not self._halved:
-            self._sent = self._whole.halved()
+
+    @functools.cached_property
+    def _sent(self) -> Prediction:
+        """What is sent, unless it is not worth its bits."""
+        return self._whole.halved() if self._doubled and not self._halved else self._whole
 
     def draft(self, plain: Draft) -> Draft:
         """A draft with the map, if it is sent, and for a fixed quality with the coarse picture,
         which a second thread codes at the same time."""
         plain = dataclasses.replace(plain, palette=self.palette)
-        if self._sent is None:
+        if not self._is_sent:
             return plain
-        doubled = self._halved or self._sent is not self._whole
-        mapped = dataclasses.replace(plain, doubled=doubled, halved=self._halved)
+        mapped = dataclasses.replace(plain, doubled=self._doubled, halved=self._halved)
         options, coding = self._options, None
         with ThreadPoolExecutor(1) as helper:
             if not options.targeted and runtime.threads() != 1:
@@ -72,7 +76,7 @@ class Found:
     def labels(self, ignore_label: int | None = None) -> LabelMap | None:
         """The map that is sent, with an id that becomes void; None: it is not worth its bits."""
         how = self._options.found_quality, self._options.importance, ignore_label
-        found = None if self._sent is None else self._sent.map_for_still(*how)
+        found = self._sent.map_for_still(*how) if self._is_sent else None
         return None if found is None else self._full(found)
 
     def seen(self) -> list[LabelMap]:
