@@ -41,7 +41,7 @@ class Item:
     predicted: Path | None = None
     """A predicted label map that replaces `labels`."""
     teacher: Path | None = None
-    """Map by a teacher, ids of Cityscapes at any size."""
+    """Map by a teacher, ids of Cityscapes at any size; None if other classes are learned."""
     coarse: Path | None = None
     """A coarse picture that replaces ours."""
     palette: Palette = INDICES
@@ -50,6 +50,11 @@ class Item:
     """The id of each of the 256 values in `labels`; without labels empty."""
     hidden: tuple[str, ...] = ()
     """Classes that were not labelled (`taxonomy.UNLABELLED`)."""
+
+    @property
+    def has_map(self) -> bool:
+        """Whether it has a known map (`taxonomy`)."""
+        return self.labels is not None or self.teacher is not None
 
     @property
     def files(self) -> tuple[Path | None, ...]:
@@ -61,10 +66,10 @@ class Item:
         Raises InputError."""
         image, human = self.labelled()
         teacher = None
-        if self.teacher is not None and taxonomy.palette.name == CITYSCAPES.name:
+        if self.teacher is not None:
             size = image.shape[1], image.shape[0]
             teacher = pictures.resized(places.read_ids(self.teacher), size, "NEAREST")
-        if human is None and teacher is None:
+        if not self.has_map:
             return image, None
         return image, taxonomy.known(human, self.palette, teacher, self.hidden)
 

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sempic.errors import InputError, ModelError
-from sempic.evaluation.folders import spread
 from sempic.evaluation.metrics import confusion, iou
 from sempic.networks.compact import double
 from sempic.networks.efficientnet import imagenet
@@ -192,7 +191,7 @@ class Segmenter(OwnRecipe):
         begin = options.init and load_segmenter(options.init)
         self.teachers = [self._load_teacher(path) for path in options.teacher]
         opened = open_sources(options.data, self.taxonomy)
-        val = [i for s in opened for i in spread(s.val, options.judged)]
+        val = [item for part in opened for item in part.divided(judged=options.judged)[1]]
         self.validation = Validation(val, self.taxonomy)
         if not self.validation.scenes:
             print("no folder has a split val with label maps: nothing is validated", flush=True)
