@@ -27,6 +27,7 @@ from sempic.networks.weights import load_segmenter
 from sempic.palette import CAMVID, CITYSCAPES, Palette, translate
 from sempic.pictures import resized
 from sempic.scene import Image, LabelMap
+from sempic.segment import working_scale
 from sempic.training.data import taxonomy
 from sempic.training.data.readers import Item
 from sempic.training.data.sources import Source, open_sources
@@ -173,7 +174,8 @@ class Validation:
         """IoU of each class over all pictures, and the mean; empty without a labelled pixel."""
         matrix = np.zeros((self.count, self.count + 1), np.int64)
         for image, truth in self.scenes:
-            guess = self.table[predict(network, image, network.config.enlarge)]
+            scale = working_scale(truth.shape, enlarge=network.config.enlarge)
+            guess = self.table[predict(network, image, scale)]
             matrix += confusion(truth, guess, self.count)
         ious = iou(matrix)
         named = {n: float(v) for n, v in zip(self.names, ious, strict=False) if np.isfinite(v)}
