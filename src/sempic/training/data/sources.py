@@ -73,11 +73,10 @@ class Source:
             least: number of pictures from which on some are held out.
         """
         train, val = spread(self.train, limit), spread(self.val, judged)
-        if val or not one_in or len(train) < least:
-            return train, val
-        held = spread(train, min(JUDGED, max(1, len(train) // one_in)))
-        names = {item.name for item in held}
-        return [item for item in train if item.name not in names], held
+        if not val and one_in and len(train) >= least:
+            val = spread(train, min(JUDGED, max(1, len(train) // one_in)))
+            train = [item for item in train if item not in val]
+        return train, val
 
 
 def open_sources(specs: Sequence[str], taxonomy: Taxonomy) -> list[Source]:
