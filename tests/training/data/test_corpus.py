@@ -117,7 +117,9 @@ def test_a_corpus_of_another_version_is_opened_with_a_warning(copied, changes):
     with pytest.warns(SempicWarning) as told:
         assert len(open_corpus([copied]).samples) == 8
     (said,) = (str(warning.message) for warning in told)
-    assert said.startswith(f"{copied}: another version of sempic made its {name} in another way")
+    assert said.startswith(
+        f"{copied}: used as it is, but another version of sempic made its {name} in another way"
+    )
     assert command in said
 
 

@@ -166,8 +166,8 @@ def _warn_if_old(folder: Path, recipe: dict[str, Any]) -> None:
         given = "--segmenter FILE " * bool(recipe["segmenter"])
         given += " ".join(f"--{k} {recipe[k]}" for k in ("renditions", "coarse", "side", "seed"))
         warn(
-            f"{folder}: another version of sempic made its {' and '.join(old)} in another way: "
-            f"`sempic train corpus DATA {given} --out NEW` makes it anew"
+            f"{folder}: used as it is, but another version of sempic made its {' and '.join(old)} "
+            f"in another way: `sempic train corpus DATA {given} --out NEW` makes it anew"
         )
 
 
