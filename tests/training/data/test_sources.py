@@ -62,7 +62,6 @@ def test_a_new_layout_needs_a_reader_and_an_entry(tmp_path, monkeypatch):
         return replace(read, items=read.items[:1])
 
     layout = readers.Layout(
-        dataset="Night",
         images="{split}-night",
         labels="{split}-maps",
         classes=(11,),

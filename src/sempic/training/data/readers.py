@@ -106,8 +106,6 @@ class Layout:
     """The files of a dataset on disk. In names of folders, {split} stands for train or val, {long}
     for training or validation."""
 
-    dataset: str
-    """Its name in errors."""
     images: str
     labels: str
     """Folders of a split's pictures and maps, by which the layout is recognised."""
@@ -138,7 +136,7 @@ class Layout:
         if classes not in known:
             own = " or ".join([f"{known[0]} classes", *map(str, known[1:])])
             which = own if self.classes else "1 to 256 classes"
-            raise InputError(f"{self.dataset} has {which} here, not {classes} (--num_classes)")
+            raise InputError(f"{folder}: its layout has {which}, not {classes} (--num_classes)")
         if self.reader is not None:
             return self.reader(folder, split, classes, image_path)
         undivided = split in _LONG and not any(
@@ -253,7 +251,6 @@ def _cityscapes(folder: Path, split: str, classes: int, image_path: Path | None)
 
 LAYOUTS = {
     "cityscapes": Layout(
-        dataset="Cityscapes",
         images="leftImg8bit/{split}",
         labels="gtFine/{split}",
         classes=(19, 34, 35),
@@ -262,19 +259,15 @@ LAYOUTS = {
     # Scene-parsing challenge; 0 in the files is void. With 151 classes void is a condition channel,
     # as in the original.
     "ade20k": Layout(
-        dataset="ADE20K",
         images="images/{long}",
         labels="annotations/{long}",
         classes=(150, 151),
         first=1,
     ),
     # CelebAMask-HQ with merged part masks.
-    "celeba": Layout(
-        dataset="CelebA-Mask", images="{split}/images", labels="{split}/labels", classes=(19,)
-    ),
+    "celeba": Layout(images="{split}/images", labels="{split}/labels", classes=(19,)),
     # COCO-Stuff in SPADE's layout.
     "coco": Layout(
-        dataset="COCO-Stuff",
         images="{split}_img",
         labels="{split}_label",
         instances="{split}_inst",
@@ -282,7 +275,6 @@ LAYOUTS = {
     ),
     # CamVid of the SegNet tutorial.
     "camvid": Layout(
-        dataset="CamVid",
         images="{split}",
         labels="{split}annot",
         classes=(11,),
@@ -290,7 +282,6 @@ LAYOUTS = {
     ),
     # Any pictures; without {split} if images has neither train nor val. Higher ids are void.
     "folder": Layout(
-        dataset="a folder",
         images="images/{split}",
         labels="labels/{split}",
         instances="instances/{split}",
