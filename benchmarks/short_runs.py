@@ -203,7 +203,7 @@ class ShortRun(Trained):
         torch.manual_seed(0)
         self.recipe = recipe
         corpus = Corpus(corpus.taxonomy, corpus.weights, seen)
-        self.crops = Crops(corpus, size=CROP, device=CPU, drops=Drops())
+        self.crops = Crops(corpus, size=CROP, device=CPU, drops=Drops(0.1, 0.0, 0.0))
         self.config = CompactConfig(classes=corpus.taxonomy.classes, **recipe.shape)
         self.network: CompactNet = CompactNet(self.config)
         recipe.change(self.network)

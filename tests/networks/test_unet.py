@@ -202,6 +202,7 @@ def test_the_condition_is_one_hot_and_void_is_zero():
         ({"image_size": 100, "channel_mult": ()}, "image_size"),
         ({"num_channels": 24}, "num_channels"),
         ({"num_head_channels": 48}, "attention"),
+        ({"num_head_channels": -1, "num_heads": 4, "num_heads_upsample": 3}, "cut by 3"),
         ({"dropout": 1.0}, "dropout"),
         ({"precision": "float8"}, "precision"),
         ({"num_heads": 0}, "num_heads"),

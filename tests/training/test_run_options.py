@@ -28,7 +28,7 @@ def test_a_run_needs_one_limit_and_values_in_range(words, capsys):
     "words",
     [
         "--seed -1", "--threads 0", "--lr 0", "--lr nan", "--judged -1", "--limit -1",
-        "--heights 0 640", "--heights 640 230", "--crop 0 64", "--crop 40 64", "--enlarge 0",
+        "--heights 0 640", "--heights 640 230", "--crop 0 64", "--crop 40 64", "--enlarge 0.9",
         "--sheet 0", "--label-drop 1.1", "--region-drop -0.1", "--busy 0",
         "--calm 0", "--steps -1", "--minutes -1", "--minutes nan",
         "--seed 4294967296", "--crop 4128 64", "--batch 5000", "--side 5000", "--workers 100000",

@@ -411,3 +411,10 @@ def test_results_do_not_replace_the_data(weights, tmp_path):
     with pytest.raises(OutputError, match=r"out/new: lies in .*, which is read"):
         sampled(flags(weights, tmp_path, tmp_path / "out/new", dataset_mode="folder"))
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+
+
+@pytest.mark.parametrize("name", ["data_dir", "generated_semantic", "coarse_path", "image_path"])
+def test_results_do_not_lie_where_a_later_run_reads(tmp_path, name):
+    given = {"data_dir": "elsewhere", "dataset_mode": "cityscapes", name: str(tmp_path / "read")}
+    with pytest.raises(OutputError, match=r"read/out: lies in \S+read, which is read"):
+        sample._refuse_replacing([], original.PaperOptions(**given), tmp_path / "read/out")

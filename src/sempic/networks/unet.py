@@ -91,10 +91,12 @@ class UNetConfig:
                 )
         if min(self.attention_resolutions, default=1) < 1:
             raise ModelError(f"attention_resolutions {self.attention_resolutions} are not sizes")
+        heads = {self.num_heads, max(self.num_heads_upsample, 1)}
+        cuts = {self.num_head_channels} if self.num_head_channels > 0 else heads
         for width in (*self.widths[-1:], *(self.widths[i] for i in self.attention_levels)):
-            cut = self.num_head_channels if self.num_head_channels > 0 else self.num_heads
-            if width % cut:
-                raise ModelError(f"attention over {width} channels cannot be cut by {cut}")
+            for cut in cuts:
+                if width % cut:
+                    raise ModelError(f"attention over {width} channels cannot be cut by {cut}")
 
     @property
     def multipliers(self) -> tuple[float, ...]:

@@ -152,7 +152,7 @@ class SegmenterOptions(RunOptions):
         metavar=("MIN", "MAX"),
     )
     enlarge: float = option(
-        "factor by which small pictures are enlarged before segmentation", 1.5, above=0
+        "factor by which small pictures are enlarged before segmentation", 1.5, low=1
     )
     judged: int = option("validation pictures of each source; 0 for all", 20, low=0)
     teacher: tuple[Path, ...] = option(

@@ -80,7 +80,8 @@ def _refuse_replacing(items: Sequence[Item], data: PaperOptions, folder: Path) -
                 raise OutputError(
                     f"{target}: would be replaced, and it is read; name another --results_path"
                 )
-    for read in filter(None, (data.data_dir, data.generated_semantic, data.coarse_path)):
+    read_from = data.data_dir, data.generated_semantic, data.coarse_path, data.image_path
+    for read in filter(None, read_from):
         if Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(read)):
             raise OutputError(
                 f"{folder}: lies in {read}, which is read; name another --results_path"

@@ -16,7 +16,7 @@ from PIL import Image
 from streets import write_camvid
 
 from sempic import cli, coarse
-from sempic.errors import InputError, OutputError, SempicError
+from sempic.errors import InputError, OutputError, SempicError, SempicWarning
 from sempic.training.data import render
 from sempic.training.data.corpus import open_corpus
 from sempic.training.data.render import make
@@ -97,6 +97,41 @@ def test_a_corpus_of_other_files_or_options_is_refused(tmp_path, data):
     Image.fromarray(labels).save(data / "trainannot/9.png")
     with pytest.raises(InputError, match="other files or options"):
         make(options(data, tmp_path / "c"))
+
+
+def rewrite(corpus, **changes):
+    """Changes the recipe of a corpus; None removes."""
+    path = corpus / "corpus.json"
+    about = json.loads(path.read_text())
+    about["recipe"] |= changes
+    about["recipe"] = {k: v for k, v in about["recipe"].items() if v is not None}
+    path.write_text(json.dumps(about))
+
+
+@pytest.mark.parametrize("changes", [{"segmenter": "5e6", "maps": None}, {"blur": [0.1, 1, 2]}])
+def test_a_corpus_of_another_version_is_opened_with_a_warning(copied, changes):
+    rewrite(copied, **changes)
+    name = list(changes)[-1]
+    given = "--segmenter FILE " * ("segmenter" in changes)
+    command = f"`sempic train corpus DATA {given}--renditions 2 --coarse 2 --side 144 --seed 0 "
+    with pytest.warns(SempicWarning) as told:
+        assert len(open_corpus([copied]).samples) == 8
+    (said,) = (str(warning.message) for warning in told)
+    assert said.startswith(
+        f"{copied}: used as it is, but another version of sempic made its {name} in another way"
+    )
+    assert command in said
+
+
+def test_maps_of_people_are_of_no_version(copied):
+    rewrite(copied, maps="of full size")
+    assert len(open_corpus([copied]).samples) == 8
+
+
+def test_a_corpus_of_another_version_is_not_taken_for_a_new_one(copied, data):
+    rewrite(copied, blur=None)
+    with pytest.raises(InputError, match=r"c holds a corpus of another version of sempic \(blur\)"):
+        make(options(data, copied))
 
 
 def test_other_weights_replace_those_of_a_corpus(tmp_path, data, capsys):
@@ -299,6 +334,25 @@ def test_shards_of_an_interrupted_run_are_not_used(tmp_path):
     (tmp_path / "c/shard-0007.tar").write_bytes(b"")
     make(options(write_camvid(tmp_path / "camvid"), tmp_path / "c"))
     assert len(open_corpus([tmp_path / "c"]).samples) == 8
+
+
+@pytest.mark.parametrize(("classes", "why"), [("cityscapes", None), ("camvid", "give --segm")])
+def test_a_limit_counts_pictures_that_can_be_used(tmp_path, classes, why):
+    data = tmp_path / "plain"
+    (data / "cityscapes").mkdir(parents=True)
+    for name in "abcdef":
+        image, labels = street(144, 192)
+        Image.fromarray(image).save(data / f"{name}.png")
+        if name in "cf":  # a teacher's maps
+            Image.fromarray(labels).save(data / f"cityscapes/{name}.png")
+    wanted = options(data, tmp_path / "c", classes=classes, limit=2, renditions=1)
+    if why:
+        with pytest.raises(InputError, match=why):
+            make(wanted)
+    else:
+        make(wanted)
+        names = [sample.name for sample in open_corpus([tmp_path / "c"]).samples]
+        assert names == ["plain/c", "plain/f"]
 
 
 def test_pictures_without_maps_need_a_segmenter(tmp_path):

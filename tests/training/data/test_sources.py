@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from sempic import palette
 from sempic.errors import InputError, SempicWarning
 from sempic.evaluation.folders import spread
 from sempic.training.data import readers, taxonomy
-from sempic.training.data.sources import DEFAULT_WEIGHT, WEIGHTS, open_sources
+from sempic.training.data.readers import Item
+from sempic.training.data.sources import DEFAULT_WEIGHT, WEIGHTS, Source, open_sources
 
 NINETEEN, ELEVEN = taxonomy.load("cityscapes"), taxonomy.load("camvid")
 
@@ -60,7 +62,6 @@ def test_a_new_layout_needs_a_reader_and_an_entry(tmp_path, monkeypatch):
         return replace(read, items=read.items[:1])
 
     layout = readers.Layout(
-        dataset="Night",
         images="{split}-night",
         labels="{split}-maps",
         classes=(11,),
@@ -256,3 +257,25 @@ def test_spread_picks_as_many_as_asked_for(count, found):
     chosen = spread(range(10), count)
     assert len(set(chosen)) == len(chosen) == found
     assert chosen[0] == 0
+
+
+def test_validation_has_the_pictures_of_val_or_some_that_are_held_out():
+    def source(train, val=0):
+        items = [Item(name=f"{n}", image=Path(f"{n}.png")) for n in range(train + val)]
+        return Source(name="x", weight=1, train=tuple(items[:train]), val=tuple(items[train:]))
+
+    def counts(source, **how):
+        train, val = source.divided(**how)
+        return len(train), len(val)
+
+    assert counts(source(100, 30)) == (100, 24)
+    assert counts(source(100, 30), limit=10, judged=0, one_in=10) == (10, 30)
+    assert counts(source(100)) == (100, 0)
+    assert counts(source(100), one_in=10) == (90, 10)
+    assert counts(source(100), one_in=10, limit=5) == (4, 1)
+    assert counts(source(1000), one_in=10) == (976, 24)
+    assert [counts(source(n), one_in=40, least=5) for n in (4, 5)] == [(4, 0), (4, 1)]
+    assert counts(source(1), one_in=10) == (1, 0)
+    train, val = source(30).divided(one_in=10)
+    assert [item.name for item in val] == ["0", "10", "20"]
+    assert not set(train) & set(val)

@@ -434,8 +434,10 @@ def test_only_old_averages_are_deleted(tmp_path):
     recipe.unet, recipe.process = UNetConfig(), DiffusionConfig()
     backup = tmp_path / "ema_0.9_best.safetensors"
     backup.write_bytes(b"mine")
+    foreign = tmp_path / "ema_0.9_2000000.safetensors"
+    foreign.write_bytes(b"of a run whose checkpoint is gone")
     for step in (999_998, 999_999, 1_000_000):
         recipe.save({}, tmp_path, "ema_0.9", step)
     assert {path.name for path in tmp_path.iterdir()} == {
-        "ema_0.9_999999.safetensors", "ema_0.9_1000000.safetensors", backup.name
+        "ema_0.9_999999.safetensors", "ema_0.9_1000000.safetensors", backup.name, foreign.name
     }  # fmt: skip

@@ -5,12 +5,14 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from conftest import street
 from streets import needs_imagenet, train, write_camvid
 
 from sempic.errors import InputError, ModelError
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig
 from sempic.networks.weights import load_segmenter
 from sempic.palette import CAMVID, CITYSCAPES
+from sempic.segment import WORKING_SIDE
 from sempic.training.data import taxonomy
 from sempic.training.data.readers import Item
 from sempic.training.data.taxonomy import GROUP, UNKNOWN
@@ -91,6 +93,27 @@ def test_a_validation_without_a_labelled_pixel_has_no_scores(tmp_path):
     validation = segmenter.Validation([item], NINETEEN)
     assert len(validation.scenes) == 1
     assert validation.scores(SegmentationNet(SegmenterConfig(width=16)).eval()) == {}
+
+
+def test_a_validation_enlarges_as_an_encoder_does(tmp_path, monkeypatch):
+    image, labels = street(144, 192)
+    for name, array in (("x", image), ("y", labels)):
+        PIL.Image.fromarray(array).save(tmp_path / f"{name}.png")
+    item = Item(
+        name="x", image=tmp_path / "x.png", labels=tmp_path / "y.png", palette=CAMVID,
+        ids=tuple(range(256)),
+    )  # fmt: skip
+    validation, scales = segmenter.Validation([item], taxonomy.load("camvid")), []
+
+    def predicted(network, image, scale):
+        scales.append(scale)
+        return np.zeros(image.shape[:2], np.uint8)
+
+    monkeypatch.setattr(segmenter, "predict", predicted)
+    for enlarge in (1.5, 9.0):
+        config = SegmenterConfig(classes=11, width=16, enlarge=enlarge)
+        validation.scores(SegmentationNet(config).eval())
+    assert scales == [1.5, WORKING_SIDE / 256]
 
 
 def test_a_validation_measures_the_coarser_classes(tmp_path):

@@ -30,11 +30,11 @@ other crops come without texture."""
 class Drops(NamedTuple):
     """Shares of a batch's maps that are made worse, independently."""
 
-    whole: float = 0.1
+    whole: float
     """The whole map becomes void."""
-    region: float = 0.0
+    region: float
     """Part of a region becomes void."""
-    wrong: float = 0.0
+    wrong: float
     """Part of a region gets the labels of another picture."""
 
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from sempic.errors import JSON_FAULTS, InputError, refused
+from sempic.errors import JSON_FAULTS, InputError, refused, warn
 from sempic.scene import Image, LabelMap
 from sempic.texture import Texture
 from sempic.training.data import taxonomy
@@ -35,6 +35,31 @@ Measured = Mapping[int, tuple[int, int, bool]]
 FORMAT = "sempic.corpus/1"
 GRID = 16
 """Sides are multiples of this, so that coarse pixels of every factor, and their chroma, align."""
+FACTORS = {4: 0.85, 8: 0.15}
+"""Probabilities of the coarse factors."""
+QPS = (24, 42)
+"""Range of the QP of coarse pictures."""
+USUAL_QP = 35
+"""QP of four in ten coarse pictures, and of all for validation."""
+SENT_MAPS = "of half the size"
+"""How encoders make the maps that they send (`sent_map`). Change this text with it: then `sempic
+train corpus` and `label-prior` do not take older maps for theirs."""
+BLURRED = 0.3
+"""Share of the renditions that are blurred first: many cameras are less sharp than those of the
+training pictures, and senders transmit how sharp a picture is (`sempic.texture`)."""
+BLUR = 0.4, 1.4
+"""Range of the blur's standard deviation, in pixels."""
+
+
+def method(segmenter: str) -> dict[str, Any]:
+    """The part of a recipe that this version of sempic decides: how renditions are made, JSON
+    values. `segmenter`: the digest of the one whose maps are added, "" for none."""
+    made = {
+        "factors": {str(k): v for k, v in FACTORS.items()},
+        "qps": [*QPS, USUAL_QP],
+        "blur": [BLURRED, *BLUR],
+    }
+    return made | {"maps": SENT_MAPS} if segmenter else made
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,8 +121,9 @@ def about(folder: Path) -> dict[str, Any]:
 def open_corpus(folders: Sequence[Path], threads: int = 2) -> Corpus:
     """All samples of one or several corpora of the same classes.
 
-    Raises InputError: no corpus, the same one twice, corpora of different classes or with different
-    weights of a source, or a damaged corpus.
+    Warns of a corpus of another version of sempic (`method`). Raises InputError: no corpus, the
+    same one twice, corpora of different classes or with different weights of a source, or a
+    damaged corpus.
     """
     real = [folder.resolve() for folder in folders]
     if twice := [str(f) for f, place in zip(folders, real, strict=True) if real.count(place) > 1]:
@@ -109,6 +135,7 @@ def open_corpus(folders: Sequence[Path], threads: int = 2) -> Corpus:
         found, before = about(folder), len(samples)
         with refused(InputError, f"{folder / 'corpus.json'}: damaged", KeyError, TypeError):
             classes.append(found["recipe"]["classes"])
+            _warn_if_old(folder, found["recipe"])
             for name, source in found["sources"].items():
                 if weights.setdefault(name, source["weight"]) != source["weight"]:
                     raise InputError(
@@ -131,6 +158,17 @@ def open_corpus(folders: Sequence[Path], threads: int = 2) -> Corpus:
     if any(description != classes[0] for description in classes):
         raise InputError(f"{', '.join(map(str, folders))}: corpora of different classes")
     return Corpus(taxonomy.from_description(classes[0]), weights, samples)
+
+
+def _warn_if_old(folder: Path, recipe: dict[str, Any]) -> None:
+    made = method(recipe["segmenter"])
+    if old := [name for name, value in made.items() if recipe.get(name) != value]:
+        given = "--segmenter FILE " * bool(recipe["segmenter"])
+        given += " ".join(f"--{k} {recipe[k]}" for k in ("renditions", "coarse", "side", "seed"))
+        warn(
+            f"{folder}: used as it is, but another version of sempic made its {' and '.join(old)} "
+            f"in another way: `sempic train corpus DATA {given} --out NEW` makes it anew"
+        )
 
 
 def _read(path: Path) -> list[dict[str, bytes]]:

@@ -15,14 +15,14 @@ from tqdm import tqdm
 
 from sempic import coarse, files, models
 from sempic.errors import InputError, refused
-from sempic.evaluation.folders import spread
 from sempic.labels import trunk
 from sempic.scene import half_map
 from sempic.segment import Segmenter
 from sempic.training.data import taxonomy
+from sempic.training.data.corpus import SENT_MAPS
 from sempic.training.data.readers import Item
-from sempic.training.data.render import JUDGED, SENT_MAPS, digest, open_segmenter, sent_map
-from sempic.training.data.sources import Source, hold_out, open_sources
+from sempic.training.data.render import digest, open_segmenter, sent_map
+from sempic.training.data.sources import open_sources
 from sempic.training.data.taxonomy import Taxonomy
 from sempic.training.options import PriorData
 
@@ -131,16 +131,9 @@ def opened(options: PriorData) -> tuple[Maps, Maps]:
     sources = open_sources(options.data, classes)
     weights = [source.weight for source in sources]
     segmenter = _segmenter(options, classes)
-    splits = [_split(source, options.limit) for source in sources]
+    splits = [source.divided(limit=options.limit, one_in=10) for source in sources]
     train, val = (
         maps_of(items, weights, classes, segmenter, options.out.parent)
         for items in zip(*splits, strict=True)
     )
     return train, val
-
-
-def _split(source: Source, limit: int) -> tuple[Sequence[Item], Sequence[Item]]:
-    items = spread(source.train, limit)
-    if source.val:
-        return items, spread(source.val, JUDGED)
-    return hold_out(items, min(JUDGED, (len(items) + 9) // 10))

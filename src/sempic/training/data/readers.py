@@ -41,7 +41,7 @@ class Item:
     predicted: Path | None = None
     """A predicted label map that replaces `labels`."""
     teacher: Path | None = None
-    """Map by a teacher, ids of Cityscapes at any size."""
+    """Map by a teacher, ids of Cityscapes at any size; None if other classes are learned."""
     coarse: Path | None = None
     """A coarse picture that replaces ours."""
     palette: Palette = INDICES
@@ -50,6 +50,11 @@ class Item:
     """The id of each of the 256 values in `labels`; without labels empty."""
     hidden: tuple[str, ...] = ()
     """Classes that were not labelled (`taxonomy.UNLABELLED`)."""
+
+    @property
+    def has_map(self) -> bool:
+        """Whether it has a known map (`taxonomy`)."""
+        return self.labels is not None or self.teacher is not None
 
     @property
     def files(self) -> tuple[Path | None, ...]:
@@ -61,10 +66,10 @@ class Item:
         Raises InputError."""
         image, human = self.labelled()
         teacher = None
-        if self.teacher is not None and taxonomy.palette.name == CITYSCAPES.name:
+        if self.teacher is not None:
             size = image.shape[1], image.shape[0]
             teacher = pictures.resized(places.read_ids(self.teacher), size, "NEAREST")
-        if human is None and teacher is None:
+        if not self.has_map:
             return image, None
         return image, taxonomy.known(human, self.palette, teacher, self.hidden)
 
@@ -101,8 +106,6 @@ class Layout:
     """The files of a dataset on disk. In names of folders, {split} stands for train or val, {long}
     for training or validation."""
 
-    dataset: str
-    """Its name in errors."""
     images: str
     labels: str
     """Folders of a split's pictures and maps, by which the layout is recognised."""
@@ -133,7 +136,7 @@ class Layout:
         if classes not in known:
             own = " or ".join([f"{known[0]} classes", *map(str, known[1:])])
             which = own if self.classes else "1 to 256 classes"
-            raise InputError(f"{self.dataset} has {which} here, not {classes} (--num_classes)")
+            raise InputError(f"{folder}: its layout has {which}, not {classes} (--num_classes)")
         if self.reader is not None:
             return self.reader(folder, split, classes, image_path)
         undivided = split in _LONG and not any(
@@ -248,7 +251,6 @@ def _cityscapes(folder: Path, split: str, classes: int, image_path: Path | None)
 
 LAYOUTS = {
     "cityscapes": Layout(
-        dataset="Cityscapes",
         images="leftImg8bit/{split}",
         labels="gtFine/{split}",
         classes=(19, 34, 35),
@@ -257,19 +259,15 @@ LAYOUTS = {
     # Scene-parsing challenge; 0 in the files is void. With 151 classes void is a condition channel,
     # as in the original.
     "ade20k": Layout(
-        dataset="ADE20K",
         images="images/{long}",
         labels="annotations/{long}",
         classes=(150, 151),
         first=1,
     ),
     # CelebAMask-HQ with merged part masks.
-    "celeba": Layout(
-        dataset="CelebA-Mask", images="{split}/images", labels="{split}/labels", classes=(19,)
-    ),
+    "celeba": Layout(images="{split}/images", labels="{split}/labels", classes=(19,)),
     # COCO-Stuff in SPADE's layout.
     "coco": Layout(
-        dataset="COCO-Stuff",
         images="{split}_img",
         labels="{split}_label",
         instances="{split}_inst",
@@ -277,7 +275,6 @@ LAYOUTS = {
     ),
     # CamVid of the SegNet tutorial.
     "camvid": Layout(
-        dataset="CamVid",
         images="{split}",
         labels="{split}annot",
         classes=(11,),
@@ -285,7 +282,6 @@ LAYOUTS = {
     ),
     # Any pictures; without {split} if images has neither train nor val. Higher ids are void.
     "folder": Layout(
-        dataset="a folder",
         images="images/{split}",
         labels="labels/{split}",
         instances="instances/{split}",

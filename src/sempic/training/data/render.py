@@ -25,16 +25,15 @@ from tqdm import tqdm
 from sempic import coarse, files, pictures, processes, texture
 from sempic.api import Codec
 from sempic.errors import InputError, OutputError, SempicError, naming, noting, refused
-from sempic.evaluation.folders import spread
 from sempic.networks.compact import PATCH
 from sempic.palette import PALETTES
 from sempic.places import need_folder
 from sempic.scene import Image, LabelMap
 from sempic.segment import Segmenter
-from sempic.training.data import taxonomy
-from sempic.training.data.corpus import FORMAT, GRID, Sample, about
+from sempic.training.data import corpus, taxonomy
+from sempic.training.data.corpus import FACTORS, GRID, QPS, USUAL_QP, Sample
 from sempic.training.data.readers import Item
-from sempic.training.data.sources import Source, hold_out, open_sources
+from sempic.training.data.sources import Source, open_sources
 from sempic.training.data.taxonomy import Taxonomy
 from sempic.training.options import CorpusOptions
 
@@ -42,22 +41,6 @@ SHARD = 48 << 20
 """Bytes after which a new shard begins, so that a shard stays below 50 MiB."""
 _SHARDS = "shard-[0-9][0-9][0-9][0-9].tar"
 """Names of shards; other tars in a folder are not part of a corpus."""
-JUDGED = 24
-"""Validation pictures of each source."""
-FACTORS = {4: 0.85, 8: 0.15}
-"""Probabilities of the coarse factors."""
-QPS = (24, 42)
-"""Range of the QP of coarse pictures."""
-USUAL_QP = 35
-"""QP of four in ten coarse pictures, and of all for validation."""
-SENT_MAPS = "of half the size"
-"""How encoders make the maps that they send (`sent_map`). Change this text with it: then `sempic
-train corpus` and `label-prior` do not take older maps for theirs."""
-BLURRED = 0.3
-"""Share of the renditions that are blurred first: many cameras are less sharp than those of the
-training pictures, and senders transmit how sharp a picture is (`sempic.texture`)."""
-BLUR = 0.4, 1.4
-"""Range of the blur's standard deviation, in pixels."""
 
 _LATER = 5
 """Seconds after which SIGTERM ends a worker process."""
@@ -113,8 +96,8 @@ def render(job: Job, options: CorpusOptions, classes: Taxonomy, segmenter: Any) 
     if not judged and rng.random() < 0.3:
         gains = np.exp(rng.uniform(-0.2, 0.2) + rng.uniform(-0.06, 0.06, 3))
         image = np.clip(image * gains, 0, 255).astype(np.uint8)
-    if not judged and rng.random() < BLURRED:
-        blur = PIL.ImageFilter.GaussianBlur(rng.uniform(*BLUR))
+    if not judged and rng.random() < corpus.BLURRED:
+        blur = PIL.ImageFilter.GaussianBlur(rng.uniform(*corpus.BLUR))
         image = np.asarray(PIL.Image.fromarray(image).filter(blur))
     coarse = []
     with naming(item.image):
@@ -152,20 +135,22 @@ def make(options: CorpusOptions) -> None:
     sources, shown = {}, []
     for source in open_sources(options.data, classes):
         train, val = _chosen(source, options)
-        without = " without label maps" * (not any(_has_map(item) for item in train))
+        without = " without label maps" * (not any(item.has_map for item in train))
         shown.append(f"{source.name} {len(train)}{without}")
         jobs += [Job(item, n, False) for item in train for n in range(options.renditions)]
         jobs += [Job(item, 0, True) for item in val]
         sources[source.name] = {"pictures": len(train), "weight": source.weight}
     recipe = _recipe(options, classes, jobs)
     if exists:
-        found = about(options.out)
+        found = corpus.about(options.out)
         there = {**found["recipe"], "folders": sorted(found["sources"])}
         wanted = {**recipe, "folders": sorted(sources)}
         if others := [name for name, value in wanted.items() if there.get(name) != value]:
+            is_old = set(others) <= corpus.method(recipe["segmenter"]).keys()
+            whose = "another version of sempic" if is_old else "other files or options"
             raise InputError(
-                f"{options.out} holds a corpus of other files or options ({', '.join(others)}): "
-                "choose another --out"
+                f"{options.out} holds a corpus of {whose} ({', '.join(others)}): choose another "
+                "--out"
             )
         new = ""
         if found["sources"] != sources:
@@ -178,7 +163,7 @@ def make(options: CorpusOptions) -> None:
         packed = tqdm(_rendered(jobs, options), total=len(jobs), unit="sample", disable=None)
         samples, shards = _write(options.out, packed)
         made = {"recipe": recipe, "sources": sources, "samples": samples, "shards": shards}
-        _write_about(options.out, {"format": FORMAT, **made})
+        _write_about(options.out, {"format": corpus.FORMAT, **made})
     print(f"{options.out}: {samples} samples in {shards} shards")
 
 
@@ -216,40 +201,31 @@ def _folder(out: Path) -> Iterator[None]:
 
 def _chosen(source: Source, options: CorpusOptions) -> tuple[Sequence[Item], Sequence[Item]]:
     """The pictures of a source for training and for validation."""
-    train, val = spread(source.train, options.limit), spread(source.val, JUDGED)
-    if options.segmenter is None:  # only pictures with a map can be used
-        train, val = ([item for item in part if _has_map(item)] for part in (train, val))
     if not source.train:
         raise InputError(f"{source.name}: only its val has pictures: give the folder the weight 0")
-    if not train:
+    if options.segmenter is None:  # only pictures with a map can be used
+        source = source.with_maps()
+    if not source.train:
         raise InputError(
             f"{source.name}: its pictures have no label maps in a known layout "
             "(docs/guides/train.md): give --segmenter, or the folder the weight 0"
         )
-    if not val and len(train) > 4:
-        train, val = hold_out(train, max(1, min(JUDGED, len(train) // 40)))
-    return train, val
-
-
-def _has_map(item: Item) -> bool:
-    return item.labels is not None or item.teacher is not None
+    return source.divided(limit=options.limit, one_in=40, least=5)
 
 
 def _recipe(options: CorpusOptions, classes: Taxonomy, jobs: Sequence[Job]) -> dict[str, Any]:
     """Everything on which a corpus depends, JSON values."""
     used = [path for item in dict.fromkeys(job.item for job in jobs) for path in item.files]
+    segmenter = _digest(options.segmenter)
     return {
         "classes": taxonomy.describe(classes),
-        "segmenter": _digest(options.segmenter),
-        "maps": SENT_MAPS,
+        "segmenter": segmenter,
         "renditions": options.renditions,
         "coarse": options.coarse,
         "side": options.side,
         "seed": options.seed,
-        "factors": {str(k): v for k, v in FACTORS.items()},
-        "qps": [*QPS, USUAL_QP],
-        "blur": [BLURRED, *BLUR],
         "files": digest(used),
+        **corpus.method(segmenter),
     }
 
 

@@ -38,6 +38,8 @@ DEFAULT_WEIGHT = 10
 """Weight of other sources."""
 _PALETTES = {"labelmefacade": CAMVID}
 """Palettes of the maps of folders whose layout does not imply one; a class file replaces them."""
+JUDGED = 24
+"""Validation pictures of a source, at most."""
 _HELD_BACK = ("nuscenes",)
 """Sources of an indexed folder that are reserved for evaluation and never trained on."""
 
@@ -50,6 +52,31 @@ class Source:
     weight: float
     train: tuple[Item, ...]
     val: tuple[Item, ...]
+
+    def with_maps(self) -> Source:
+        """The source without the pictures that have no known map."""
+        train, val = (tuple(i for i in part if i.has_map) for part in (self.train, self.val))
+        return replace(self, train=train, val=val)
+
+    def divided(
+        self, *, limit: int = 0, judged: int = JUDGED, one_in: int = 0, least: int = 2
+    ) -> tuple[list[Item], list[Item]]:
+        """The pictures to learn from, and those for validation, which are not learned.
+
+        These are the `val` of the source. If it has none, one in `one_in` of the others is held
+        out, at least one and at most JUDGED.
+
+        Args:
+            limit: pictures of `train` at most, evenly spread; 0 for all.
+            judged: pictures of `val` at most, evenly spread; 0 for all.
+            one_in: 0 to hold none out.
+            least: number of pictures from which on some are held out.
+        """
+        train, val = spread(self.train, limit), spread(self.val, judged)
+        if not val and one_in and len(train) >= least:
+            val = spread(train, min(JUDGED, max(1, len(train) // one_in)))
+            train = [item for item in train if item not in val]
+        return train, val
 
 
 def open_sources(specs: Sequence[str], taxonomy: Taxonomy) -> list[Source]:
@@ -78,13 +105,6 @@ def open_sources(specs: Sequence[str], taxonomy: Taxonomy) -> list[Source]:
     return found
 
 
-def hold_out(items: Sequence[Item], count: int) -> tuple[list[Item], list[Item]]:
-    """All items but `count` evenly spread ones, and those."""
-    held = spread(items, count)
-    names = {item.name for item in held}
-    return [item for item in items if item.name not in names], held
-
-
 def _spec(spec: str) -> tuple[Path, float | None]:
     name, _, weight = spec.rpartition("=")
     if name and not Path(spec).is_dir():  # a folder's name may contain "="
@@ -104,7 +124,7 @@ def _open_folder(folder: Path, taxonomy: Taxonomy) -> dict[str, dict[str, list[I
     layouts = ((mode, layout.splits(folder)) for mode, layout in readers.LAYOUTS.items())
     mode, present = next(((mode, there) for mode, there in layouts if there), ("folder", ["train"]))
     if mode == "folder" and not (folder / "labels").is_dir():
-        return _unlabelled(folder, name)
+        return _unlabelled(folder, name, taxonomy)
     splits: dict[str, list[Item]] = {"train": [], "val": []}
     for split in present:
         opened = readers.open_dataset(mode, folder, split)
@@ -131,7 +151,7 @@ def _open_folder(folder: Path, taxonomy: Taxonomy) -> dict[str, dict[str, list[I
             replace(
                 item,
                 name=f"{name}/{item.name}",
-                teacher=_twin(teachers, item.image),
+                teacher=_teacher(teachers, item.image, taxonomy),
                 palette=palette,
                 hidden=UNLABELLED.get(name, ()),
             )
@@ -140,7 +160,7 @@ def _open_folder(folder: Path, taxonomy: Taxonomy) -> dict[str, dict[str, list[I
     return {name: splits}
 
 
-def _unlabelled(folder: Path, name: str) -> dict[str, dict[str, list[Item]]]:
+def _unlabelled(folder: Path, name: str, taxonomy: Taxonomy) -> dict[str, dict[str, list[Item]]]:
     pictures = folder / "images" if (folder / "images").is_dir() else folder
     index = _index(folder / "index.json")
     sources: dict[str, dict[str, list[Item]]] = {}
@@ -152,7 +172,7 @@ def _unlabelled(folder: Path, name: str) -> dict[str, dict[str, list[Item]]]:
         item = Item(
             name=f"{source}/{path.relative_to(pictures).with_suffix('').as_posix()}",
             image=path,
-            teacher=_twin(teachers, path),
+            teacher=_teacher(teachers, path, taxonomy),
             palette=CITYSCAPES,
         )
         splits = sources.setdefault(source, {"train": [], "val": []})
@@ -185,6 +205,7 @@ def _check_teachers(items: Sequence[Item]) -> None:
             )
 
 
-def _twin(folder: Path, image: Path) -> Path | None:
+def _teacher(folder: Path, image: Path, taxonomy: Taxonomy) -> Path | None:
+    """The teacher's map of a picture, if the classes to learn are the teacher's."""
     path = folder / f"{image.stem}.png"
-    return path if path.is_file() else None
+    return path if taxonomy.palette.name == CITYSCAPES.name and path.is_file() else None

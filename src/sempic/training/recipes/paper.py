@@ -270,12 +270,14 @@ class Paper(Recipe):
         return {"unet": asdict(self.unet), "diffusion": asdict(self.process)}
 
     def save(self, state: dict[str, Tensor], folder: Path, name: str, step: int) -> Path:
-        """Write averaged weights, and delete all but the newest `keep` of the same rate."""
+        """Write averaged weights, and delete all but the newest `keep` of the same rate; those of
+        later steps, which are not of this run, stay."""
         written = super().save(state, folder, f"{name}_{step:06}", step)
         pattern = re.compile(rf"{re.escape(name)}_(\d{{6,}})\.safetensors")
         found = (pattern.fullmatch(path.name) for path in folder.iterdir())
         steps = sorted((int(match[1]), match[0]) for match in found if match)
-        for _, old in steps[: -self.options.keep]:
+        own = [file for number, file in steps if number <= step]
+        for old in own[: -self.options.keep]:
             (folder / old).unlink()
         return written
 

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sempic.errors import InputError, ModelError
-from sempic.evaluation.folders import spread
 from sempic.evaluation.metrics import confusion, iou
 from sempic.networks.compact import double
 from sempic.networks.efficientnet import imagenet
@@ -28,6 +27,7 @@ from sempic.networks.weights import load_segmenter
 from sempic.palette import CAMVID, CITYSCAPES, Palette, translate
 from sempic.pictures import resized
 from sempic.scene import Image, LabelMap
+from sempic.segment import working_scale
 from sempic.training.data import taxonomy
 from sempic.training.data.readers import Item
 from sempic.training.data.sources import Source, open_sources
@@ -174,7 +174,8 @@ class Validation:
         """IoU of each class over all pictures, and the mean; empty without a labelled pixel."""
         matrix = np.zeros((self.count, self.count + 1), np.int64)
         for image, truth in self.scenes:
-            guess = self.table[predict(network, image, network.config.enlarge)]
+            scale = working_scale(truth.shape, enlarge=network.config.enlarge)
+            guess = self.table[predict(network, image, scale)]
             matrix += confusion(truth, guess, self.count)
         ious = iou(matrix)
         named = {n: float(v) for n, v in zip(self.names, ious, strict=False) if np.isfinite(v)}
@@ -192,7 +193,7 @@ class Segmenter(OwnRecipe):
         begin = options.init and load_segmenter(options.init)
         self.teachers = [self._load_teacher(path) for path in options.teacher]
         opened = open_sources(options.data, self.taxonomy)
-        val = [i for s in opened for i in spread(s.val, options.judged)]
+        val = [item for part in opened for item in part.divided(judged=options.judged)[1]]
         self.validation = Validation(val, self.taxonomy)
         if not self.validation.scenes:
             print("no folder has a split val with label maps: nothing is validated", flush=True)
