@@ -257,6 +257,7 @@ def _rendered(jobs: Sequence[Job], options: CorpusOptions) -> Iterator[dict[str,
 
 def _begin() -> None:
     """Called in each worker process."""
+    os.environ["SEMPIC_THREADS"] = "1"  # ONNX Runtime reads it at start
     processes.watch_parent()
     # Ctrl-C in a terminal and SIGTERM of a batch system reach workers, too: the parent ends them.
     # SIGTERM ends them later, as a pool uses it if one of its workers has died.
@@ -271,7 +272,6 @@ def _work(options: CorpusOptions, job: Job) -> dict[str, bytes]:
 @functools.cache
 def _tools(options: CorpusOptions) -> tuple[Taxonomy, Segmenter | None]:
     """Classes and segmenter, loaded once per process. Raises InputError or ModelError."""
-    os.environ["SEMPIC_THREADS"] = "1"  # one thread per worker; ONNX Runtime reads it at start
     classes = taxonomy.load(options.classes)
     if options.segmenter is None:
         return classes, None
