@@ -8,7 +8,7 @@ It is used again on the same processor (or if NUMBA_CPU_NAME is `generic` both t
 import numpy as np
 
 import sempic
-from sempic import progress, sequence
+from sempic import halving, progress, sequence
 from sempic.segment import fit
 
 SIDE = 64
@@ -21,6 +21,7 @@ def main() -> None:
     planes = np.zeros((2, 4, 4), np.float32)
     fit.best(planes, (1, 1), (8, 8))
     fit.enlarge(planes.astype(np.uint8), (1, 1), (8, 8))
+    halving.enlarged(picture)
     drive = (
         np.random.default_rng(0).integers(0, 255, (4, 8, 3), np.uint8).repeat(16, 0).repeat(16, 1)
     )

@@ -7,17 +7,15 @@ import pytest
 from conftest import street
 
 from sempic import halving
-from sempic.models import runtime
 
 
-@pytest.mark.parametrize("size", [(1, 1), (2, 3), (5, 3), (70, 40), (31, 64)])
-@pytest.mark.parametrize("run", [halving.in_turn, runtime.paired])
-def test_enlarging_removes_specks_and_sharpens(size, run):
+@pytest.mark.parametrize("size", [(1, 1), (5, 3), (70, 40), (31, 64), (100, 9)])
+def test_enlarging_removes_specks_and_sharpens(size):
     small = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
     large = PIL.Image.fromarray(small).resize((2 * size[1], 2 * size[0]), PIL.Image.BICUBIC)
     median = large.filter(PIL.ImageFilter.MedianFilter(3))
     expected = median.filter(PIL.ImageFilter.UnsharpMask(1, 100, 0))
-    assert np.array_equal(halving.enlarged(small, run), np.asarray(expected))
+    assert np.array_equal(halving.enlarged(small), np.asarray(expected))
 
 
 def test_large_pictures_without_fine_detail_are_soft():

@@ -437,7 +437,7 @@ class Codec:
             # (docs/experiments/receiver.md).
             painted = self._painted(dataclasses.replace(half, texture={}), controls)
             painted = texture.weaken(painted, half.labels, scene.texture, patterns=False)
-            return halving.enlarged(painted, runtime.paired)[: scene.height, : scene.width]
+            return halving.enlarged(painted)[: scene.height, : scene.width]
         picture: Any = self.receiver(scene, **controls)
         if not checks.is_uint8(picture, 3) or picture.shape != (scene.height, scene.width, 3):
             raise ModelError(

@@ -305,14 +305,14 @@ def _filtered(picture: Image, labels: LabelMap | None, effects: Mapping[int, flo
     table = np.zeros(256, np.float32)
     table[list(effects)] = list(effects.values())
     found = picture.copy()
-    for rows, filtered in medians(picture):
+    for rows, filtered in _medians(picture):
         share = table[0] if labels is None else table[labels[rows]][..., None]
         change = filtered - picture[rows].astype(np.float32)
         found[rows] = np.rint(picture[rows] + share * change)
     return found
 
 
-def medians(picture: Image) -> Iterator[tuple[slice, Image]]:
+def _medians(picture: Image) -> Iterator[tuple[slice, Image]]:
     """Strips of the 3×3 median of a picture, uint8 (H, W, 3), edges repeated, with their rows."""
     height = len(picture)
     for top in range(0, height, _ROWS):  # a strip fits in the processor's cache
