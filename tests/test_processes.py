@@ -99,6 +99,23 @@ def test_ctrl_c_in_a_destructor_is_not_lost():
     assert done.stderr.endswith(b"ValueError: of another kind\nsempic: interrupted\n")
 
 
+def test_what_is_interrupted_while_it_is_made_does_not_complain():
+    code = (
+        "import os, signal, sys\n"
+        "from sempic import processes\n"
+        "class Engine:\n"
+        "    def __init__(self):\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        self.made = True\n"
+        "    def __del__(self):\n"
+        "        self.made\n"
+        "sys.exit(processes.as_program(lambda: bool(Engine())))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGINT
+    assert done.stderr == b"sempic: interrupted\n"
+
+
 def test_a_signal_in_a_destructor_of_a_worker_is_not_lost():
     """As above: the traceback of the exception was printed, and the worker went on."""
     Path("closing.py").write_text(

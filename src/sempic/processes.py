@@ -234,11 +234,12 @@ def as_program(run: Callable[[], int]) -> int:
         signal.signal(number, interrupt)
 
     def unraisable(ignored: sys.UnraisableHookArgs) -> None:
-        if _caught and issubclass(ignored.exc_type, KeyboardInterrupt):
+        if not _caught:
+            sys.__unraisablehook__(ignored)
+        elif issubclass(ignored.exc_type, KeyboardInterrupt):
             signal.signal(_caught[0], interrupt)
             _signal_again(_caught[0])
-        else:
-            sys.__unraisablehook__(ignored)
+        # Else a library's object complains that it was interrupted while it was made.
 
     sys.unraisablehook = unraisable
     try:
