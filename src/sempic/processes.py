@@ -1,4 +1,5 @@
-"""Start and end of processes: signals, and child processes that end with their parent."""
+"""Start and end of processes and threads: signals, and child processes that end with their
+parent."""
 
 from __future__ import annotations
 
@@ -15,14 +16,16 @@ import weakref
 from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sempic import console
 from sempic.errors import InputError, SempicError, refused
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
     from multiprocessing.connection import Connection
 
+_T = TypeVar("_T")
 WINDOWS = os.name == "nt"
 PER_CORE = 16
 """Most child processes a core: each loads the networks."""
@@ -75,6 +78,34 @@ def _keep_all() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_keep_all)
+
+
+def task(call: Callable[[], _T]) -> tuple[Callable[[], None], Future[_T]]:
+    """A function that makes a call, in any thread, and what becomes of it."""
+    from concurrent.futures import Future  # imports logging
+
+    done: Future[_T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(call())
+        except BaseException as error:
+            done.set_exception(error)
+
+    return run, done
+
+
+def begun(call: Callable[[], _T]) -> Callable[[], _T]:
+    """Begins a call in a thread of its own; returns a function that waits for its result, or raises
+    its exception.
+
+    An executor of concurrent.futures begins nothing once the main thread has ended, which other
+    threads may outlive. Raises SempicError if the system refuses the thread.
+    """
+    run, done = task(call)
+    with refused(SempicError, "cannot start a thread", RuntimeError):
+        threading.Thread(target=run).start()
+    return done.result
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from conftest import needs_models
 
 import sempic
 from sempic import models, processes, segment
-from sempic.errors import InputError
+from sempic.errors import InputError, ModelError
 from sempic.models import runtime
 
 
@@ -98,6 +98,69 @@ def test_workers_begin_nothing_after_the_end():
             begin(call)
         threading.Timer(0.2, gate.set).start()
     assert begun == [True]
+
+
+@needs_models
+def test_workers_begin_no_network_after_the_end():
+    """After Ctrl-C, a large frame would take its other tiles."""
+    segmenter, picture = segment.load(), np.zeros((32, 32, 3), np.uint8)
+    running, gate, faults = threading.Event(), threading.Event(), []
+
+    def call():
+        segmenter(picture)
+        running.set()
+        gate.wait(60)
+        try:
+            segmenter(picture)
+        except ModelError as error:
+            faults.append(error)
+
+    with runtime.workers(1) as begin:
+        begin(call)
+        assert running.wait(60)
+        threading.Timer(0.2, gate.set).start()
+    assert "nobody waits" in str(faults[0])
+
+
+OUTLIVES = """
+import threading
+import numpy as np
+import sempic
+from sempic.models import runtime
+
+image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+image[:40] = 200
+runtime.cores = lambda: 2
+begun = threading.Event()
+
+def work():
+    def calls():
+        for number in range(4):
+            begun.set()
+            threading.main_thread().join()
+            yield lambda number=number: number
+
+    assert list(runtime.paired(calls())) == [0, 1, 2, 3]
+    stream = sempic.encode(image, check=True)
+    assert sempic.decode(stream).size == (64, 64)
+    print("done")
+
+threading.Thread(target=work).start()
+begun.wait(60)
+"""
+
+
+@needs_models
+def test_a_thread_that_outlives_the_main_one_codes():
+    """The main thread ends between two tiles, and before an encode with a check."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", OUTLIVES],
+        env=os.environ | {"SEMPIC_THREADS": "2"},
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == (b"done\n", b"")
 
 
 def test_pairs_run_two_at_a_time_in_order(monkeypatch):

@@ -13,14 +13,13 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from sempic import coarse, container, critical, windows
+from sempic import coarse, container, critical, processes, windows
 from sempic.check.objects import compare, ids, mask, regions, within
 from sempic.codec import Draft, check_prediction, unpack
 from sempic.critical import BUDGET, GROUPS, FoundObject, Groups, Receipt, Table
@@ -73,9 +72,7 @@ def once(verifier: Verifier, picture: Image, *, ahead: bool) -> Verifier:
     when `predict` first gets this very array."""
     copy = picture.copy()  # it may work in place
     if ahead:
-        executor = ThreadPoolExecutor(1)
-        first = executor.submit(verifier.predict, copy).result
-        executor.shutdown(wait=False)
+        first = processes.begun(lambda: verifier.predict(copy))
     else:
         first = functools.cache(lambda: verifier.predict(copy))
 

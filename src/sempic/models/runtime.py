@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -17,8 +18,18 @@ from sempic.errors import InputError, ModelError, refused, warn, warnings_held
 _T = TypeVar("_T")
 _MOST_THREADS = 256
 _lock = processes.ForkSafeLock()
-_worker = threading.local()
-"""`threads`: threads per network, in a thread of `workers`."""
+
+
+class _Worker(threading.local):
+    """What a thread of `workers` knows; the defaults are those of other threads."""
+
+    threads = 0
+    """Threads per network; 0: as elsewhere."""
+    over = threading.Event()
+    """Set when nobody waits for results any more."""
+
+
+_worker = _Worker()
 _arena_of: int | None = None
 """The process whose sessions share an arena."""
 
@@ -35,13 +46,13 @@ class Session:
         self._path = path.absolute()
         self._shown = path
         self._inner: dict[tuple[int, int], Any] = {}
-        """By the process, and the number of threads in `workers`; 0: elsewhere."""
+        """By the process, and `_Worker.threads`."""
         self.inner()
 
     def inner(self) -> Any:
         """onnxruntime's session in this process: that of all cores, or that of a thread of
         `workers`."""
-        share = getattr(_worker, "threads", 0)
+        share = _worker.threads
         key = os.getpid(), share
         if key not in self._inner:
             with _lock():
@@ -96,47 +107,61 @@ def workers(count: int) -> Iterator[Callable[[Callable[[], _T]], Callable[[], _T
     """Threads that run networks at the same time, each on its share of the cores.
 
     Yields a function that begins a call, and returns another one that waits for its result, or
-    raises its exception, after its warnings. Calls that have not begun at the end never do.
+    raises its exception, after its warnings. At the end calls that have not begun never do, and
+    those that run begin no network.
     Two networks on a core each do a fifth more than one after the other on two
     (docs/experiments/speed.md).
     """
-    from concurrent import futures  # cannot be imported while Python ends
+    from concurrent import futures  # imports logging
 
-    share, process = max(1, cores() // count), os.getpid()
+    share, process, over = max(1, cores() // count), os.getpid(), threading.Event()
+    calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
 
-    def prepare() -> None:
-        _worker.threads = share
+    def work() -> None:
+        _worker.threads, _worker.over = share, over
+        for run in iter(calls.get, None):
+            if not over.is_set():
+                run()
+            del run  # would keep a picture while the thread waits
 
     def begin(call: Callable[[], _T]) -> Callable[[], _T]:
         texts: list[str] = []
 
-        def run() -> _T:
+        def held() -> _T:
             with warnings_held(texts):
                 return call()
 
-        running = pool.submit(run)
+        run, done = processes.task(held)
+        calls.put(run)
 
         def result() -> _T:
             if os.getpid() != process:  # the child of a fork has none of the threads
                 return call()
-            futures.wait([running])
+            futures.wait([done])
             for text in texts:
                 warn(text)
-            return running.result()
+            return done.result()
 
         return result
 
-    pool = futures.ThreadPoolExecutor(count, initializer=prepare)
+    ends: list[Callable[[], None]] = []
     try:
+        for _ in range(count):
+            ends.append(processes.begun(work))
         yield begin
     finally:
-        pool.shutdown(cancel_futures=True)
+        over.set()
+        for _ in ends:
+            calls.put(None)
+        if os.getpid() == process:
+            for end in ends:
+                end()
 
 
 def paired(calls: Iterable[Callable[[], _T]]) -> Iterator[_T]:
     """The results of calls, in order. Two run at a time, networks on half of the cores each, unless
     there is one core, or these are already calls of `workers`."""
-    alone = getattr(_worker, "threads", 0) or not threading.main_thread().is_alive()
+    alone = _worker.threads or not threading.main_thread().is_alive()
     if alone or cores() < 2:
         yield from (call() for call in calls)
         return
@@ -217,6 +242,8 @@ def run(session: Session, output: str, feed: dict[str, Any]) -> Any:
     All networks share a memory arena, because mapping each tensor takes a fifth of the time. The
     arena is kept for the next picture, and freed after a large one.
     """
+    if _worker.over.is_set():  # a frame of many tiles would delay the end after Ctrl-C
+        raise RuntimeError("nobody waits for this network")
     import onnxruntime as ort
 
     options = ort.RunOptions()

@@ -8,11 +8,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from sempic import coarse, codec, drafts, halving
+from sempic import coarse, codec, drafts, halving, processes
 from sempic.codec import Draft
 from sempic.errors import InputError, warn
 from sempic.models import runtime
@@ -65,13 +64,14 @@ class Found:
             return plain
         mapped = dataclasses.replace(plain, doubled=self._doubled, halved=self._halved)
         options, coding = self._options, None
-        with ThreadPoolExecutor(1) as helper:
-            if not options.targeted and runtime.threads() != 1:
-                coding = helper.submit(drafts.ahead_of_map, mapped, self._pixels, options.quality)
-            labels = self.labels(options.ignore_label)
+        if not options.targeted and runtime.threads() != 1:
+            coding = processes.begun(
+                functools.partial(drafts.ahead_of_map, mapped, self._pixels, options.quality)
+            )
+        labels = self.labels(options.ignore_label)
         if labels is None:
             return plain
-        return dataclasses.replace(mapped if coding is None else coding.result(), labels=labels)
+        return dataclasses.replace(mapped if coding is None else coding(), labels=labels)
 
     def labels(self, ignore_label: int | None = None) -> LabelMap | None:
         """The map that is sent, with an id that becomes void; None: it is not worth its bits."""
