@@ -30,7 +30,6 @@ from unittest import mock
 import numpy as np
 import onnx
 import onnx.helper as oh
-import onnxruntime as ort
 from common import (
     add_folder,
     in_one_line,
@@ -125,6 +124,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     found = [picture for _, picture in load_pictures(args)]
+    receive.load()  # networks share an arena only if the first comes before onnxruntime's import
     peaks = {"float32": float_peak(), "int8": integer_peak()}
     result: dict[str, Any] = {"machine": machine(), "peaks": peaks, "sizes": {}}
     print(f"{machine()}\n8-bit products: {instructions()}")
@@ -212,6 +212,8 @@ def integer_peak() -> float:
         [onnx.numpy_helper.from_array(b, "b")],
     )
     model = oh.make_model(graph, opset_imports=[oh.make_opsetid("", 18)], ir_version=9)
+    import onnxruntime as ort
+
     network = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     return 2 * 2048**3 / best(lambda: network.run(None, {"a": a})) / 1e9
 
@@ -225,6 +227,8 @@ def profile(path: Path, feed: dict[str, Any], runs: int = 10) -> tuple[dict[str,
     """Median seconds of each kind of operator in a run, and of the run, as the product has it."""
     session = runtime.load(path)[0].inner()
     seconds = repeat(lambda: session.run(None, feed), number=1, repeat=runs + 1)
+    import onnxruntime as ort
+
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.enable_profiling = True

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import types
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,8 @@ def test_networks_share_an_arena_but_for_the_child_of_a_fork(monkeypatch):
     registered, entries = [], []
     monkeypatch.setattr(ort, "create_and_register_allocator", lambda *_: registered.append(1))
     monkeypatch.setattr(runtime, "_arena_of", None)
+    modules: dict[str, object] = {}
+    monkeypatch.setattr(runtime, "sys", types.SimpleNamespace(modules=modules))
 
     class Options(ort.SessionOptions):
         def add_session_config_entry(self, *entry):
@@ -84,6 +87,33 @@ def test_networks_share_an_arena_but_for_the_child_of_a_fork(monkeypatch):
     monkeypatch.setattr(os, "getpid", lambda: -1)
     runtime._start(path, path, 1)
     assert shared not in entries
+    monkeypatch.setattr(runtime, "_arena_of", None)
+    modules["onnxruntime"] = ort  # the program uses it, and may have registered an arena
+    runtime._start(path, path, 1)
+    assert shared not in entries
+    assert registered == [1]
+
+
+@needs_models
+def test_an_allocator_of_the_program_is_not_used():
+    """One that is no arena cannot shrink, which was an error of large pictures."""
+    code = """
+import onnxruntime as ort
+import numpy as np
+from sempic import segment
+from sempic.models import runtime
+
+kind, where = ort.OrtAllocatorType.ORT_DEVICE_ALLOCATOR, ort.OrtMemType.DEFAULT
+def register():
+    ort.create_and_register_allocator(ort.OrtMemoryInfo("Cpu", kind, 0, where), None)
+
+runtime._LARGE = 0
+picture = np.zeros((32, 32, 3), np.uint8)
+segment.load()(picture)
+register()
+segment.load()(picture)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 def test_workers_begin_nothing_after_the_end():

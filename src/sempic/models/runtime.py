@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import queue
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -31,7 +32,8 @@ class _Worker(threading.local):
 
 _worker = _Worker()
 _arena_of: int | None = None
-"""The process whose sessions share an arena."""
+"""The process whose sessions share an arena; not the child of its fork, where the arena may be
+locked by a thread that is not there."""
 
 
 class Session:
@@ -177,6 +179,7 @@ def paired(calls: Iterable[Callable[[], _T]]) -> Iterator[_T]:
 
 def _start(path: Path, shown: Path, count: int) -> Any:
     """count: threads, as of `_usual`."""
+    _share_arena()
     import onnxruntime as ort
 
     if not path.is_file():
@@ -186,7 +189,7 @@ def _start(path: Path, shown: Path, count: int) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 4  # what stops a run is its exception, too
     options.enable_mem_pattern = False  # would keep memory for each size of picture
-    if _share_arena():
+    if _arena_of == os.getpid():
         options.add_session_config_entry("session.use_env_allocators", "1")
     # Without threads that spin after a run, and occupy cores, decoding is a third faster.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -204,20 +207,18 @@ def _start(path: Path, shown: Path, count: int) -> Any:
     return session
 
 
-def _share_arena() -> bool:
-    """Makes an arena for all sessions of this process, at its first call. False in the child of a
-    fork, where the arena may be locked by a thread that is not there."""
+def _share_arena() -> None:
+    """Makes an arena for all sessions of this process, unless its program uses onnxruntime itself:
+    an arena that the program registers would replace ours for later sessions, and ours its own."""
     global _arena_of
-    if _arena_of is None:
+    if _arena_of is None and "onnxruntime" not in sys.modules:
         import onnxruntime as ort
 
         kind, where = ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, ort.OrtMemType.DEFAULT
-        with contextlib.suppress(Exception):  # another library has made one
-            ort.create_and_register_allocator(
-                ort.OrtMemoryInfo("Cpu", kind, 0, where), ort.OrtArenaCfg(0, -1, -1, -1)
-            )
+        ort.create_and_register_allocator(
+            ort.OrtMemoryInfo("Cpu", kind, 0, where), ort.OrtArenaCfg(0, -1, -1, -1)
+        )
         _arena_of = os.getpid()
-    return _arena_of == os.getpid()
 
 
 @contextlib.contextmanager
