@@ -117,15 +117,17 @@ segment.load()(picture)
 
 
 def test_workers_begin_nothing_after_the_end():
-    begun, gate = [], threading.Event()
+    begun, running, gate = [], threading.Event(), threading.Event()
 
     def call():
         begun.append(True)
+        running.set()
         gate.wait()
 
     with runtime.workers(1) as begin:
         for _ in range(3):
             begin(call)
+        assert running.wait(60)
         threading.Timer(0.2, gate.set).start()
     assert begun == [True]
 
