@@ -52,19 +52,29 @@ def test_signals_unwind_and_set_the_exit_status(name):
     assert process.returncode == -number
 
 
-def test_ctrl_c_wrapped_in_an_error_by_a_library_is_ctrl_c():
-    """As C extensions do when interrupted while they load."""
-    code = (
-        "import os, signal, sys, time\n"
-        "from sempic import processes\n"
-        "def load():\n"
+@pytest.mark.parametrize(
+    "program",
+    [
+        # As C extensions do when interrupted while they load.
+        "def program():\n"
         "    try:\n"
         "        os.kill(os.getpid(), signal.SIGINT)\n"
         "        time.sleep(600)\n"
         "    except KeyboardInterrupt as stop:\n"
-        "        raise ImportError('initialization failed') from stop\n"
-        "sys.exit(processes.as_program(load))"
-    )
+        "        raise ImportError('initialization failed') from stop\n",
+        # What is half-made must not complain when it is freed.
+        "class program:\n"
+        "    def __init__(self):\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        self.made = True\n"
+        "    def __del__(self):\n"
+        "        self.made\n",
+    ],
+    ids=["wrapped in an error", "in a constructor"],
+)
+def test_ctrl_c_in_a_library_is_ctrl_c(program):
+    code = "import os, signal, sys, time\nfrom sempic import processes\n" + program
+    code += "sys.exit(processes.as_program(lambda: bool(program())))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert done.returncode == -signal.SIGINT
     assert done.stderr == b"sempic: interrupted\n"
@@ -97,23 +107,6 @@ def test_ctrl_c_in_a_destructor_is_not_lost():
     assert done.returncode == -signal.SIGTERM
     assert done.stderr.startswith(b"Exception ignored in: <function Broken.__del__")
     assert done.stderr.endswith(b"ValueError: of another kind\nsempic: interrupted\n")
-
-
-def test_what_is_interrupted_while_it_is_made_does_not_complain():
-    code = (
-        "import os, signal, sys\n"
-        "from sempic import processes\n"
-        "class Engine:\n"
-        "    def __init__(self):\n"
-        "        os.kill(os.getpid(), signal.SIGINT)\n"
-        "        self.made = True\n"
-        "    def __del__(self):\n"
-        "        self.made\n"
-        "sys.exit(processes.as_program(lambda: bool(Engine())))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
-    assert done.returncode == -signal.SIGINT
-    assert done.stderr == b"sempic: interrupted\n"
 
 
 def test_a_signal_in_a_destructor_of_a_worker_is_not_lost():

@@ -104,6 +104,14 @@ def cores() -> int:
     return threads() or processes.cores()
 
 
+def at_once(most: int) -> int:
+    """How many calls `workers` had better run at a time: one a core, and at most `most`; 1 in its
+    own threads, and once the main thread has ended, when some versions of Python start none."""
+    if _worker.threads or not threading.main_thread().is_alive():
+        return 1
+    return min(most, cores())
+
+
 @contextlib.contextmanager
 def workers(count: int) -> Iterator[Callable[[Callable[[], _T]], Callable[[], _T]]]:
     """Threads that run networks at the same time, each on its share of the cores.
@@ -161,10 +169,9 @@ def workers(count: int) -> Iterator[Callable[[Callable[[], _T]], Callable[[], _T
 
 
 def paired(calls: Iterable[Callable[[], _T]]) -> Iterator[_T]:
-    """The results of calls, in order. Two run at a time, networks on half of the cores each, unless
-    there is one core, or these are already calls of `workers`."""
-    alone = _worker.threads or not threading.main_thread().is_alive()
-    if alone or cores() < 2:
+    """The results of calls, in order. Two run at a time where two may (`at_once`), networks on half
+    of the cores each."""
+    if at_once(2) < 2:
         yield from (call() for call in calls)
         return
     begun: deque[Callable[[], _T]] = deque()

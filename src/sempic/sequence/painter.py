@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -79,9 +78,7 @@ class Painter:
         and moments are read so far ahead. None: the next moment is not there yet; all pictures
         until here come before it is waited for.
         """
-        count = min(_AT_ONCE, runtime.cores())
-        if not threading.main_thread().is_alive():
-            count = 1  # no thread can start while Python ends
+        count = runtime.at_once(_AT_ONCE)
         if count < 2 or not isinstance(self._coder.receiver, receive.Receiver):
             yield from (self.paint(moment) for moment in moments if moment is not None)
             return
