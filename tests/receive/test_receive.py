@@ -153,11 +153,19 @@ def test_noise_levels_are_those_of_training(network, path):
         np.testing.assert_allclose(receiver.sigmas(steps), expected, rtol=1e-5)
 
 
-def test_the_seed_determines_the_picture(path):
+@pytest.mark.parametrize("steps", [1, 2])
+def test_the_seed_determines_the_picture(path, steps):
     receiver = Receiver(path)
-    first, again, other = (receiver(scene(), steps=2, seed=s) for s in (1, 1, 2))
+    first, again, other = (receiver(scene(), steps=steps, seed=s) for s in (1, 1, 2))
     assert (first == again).all()
     assert (first != other).any()
+
+
+def test_large_pictures_and_more_steps_have_the_same_noise(path, monkeypatch):
+    receiver = Receiver(path)
+    kept = receiver(scene())
+    monkeypatch.setattr(receive, "_KEPT", 0)
+    assert (receiver(scene()) == kept).all()
 
 
 def test_guidance_interpolates_between_no_map_and_the_map(path):

@@ -6,6 +6,7 @@ The network is `sempic.networks.compact.denoise` exported; the sampler around it
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ TEXTURE_OFFSET = 1
 ENLARGED_NOISE = 1.4
 """Factor of the noise in pictures that are enlarged afterwards, because enlargement weakens texture
 (docs/experiments/receiver.md)."""
+_KEPT = 1 << 18
+"""Most pixels of noise that is kept for the next picture: 3 MB, which take 8 ms to draw."""
 MAX_STEPS = 100
 """Networks that are trained for one step gain nothing from more than a few."""
 PAPER = (".safetensors", ".pt", ".pth")
@@ -127,14 +130,14 @@ class Receiver:
             condition = texture.strengthen(scene.texture, TEXTURE_OFFSET)
             small = np.concatenate([small, texture.condition_map(condition, ids, PATCH)])
         strength = self._strength(scene)
-        noise = np.random.default_rng(seed)
+        noises = _noises(seed, rows, columns, steps)
         residual: _Floats | None = None
         count = len(tiles(rows, columns))
         with progress.bar(steps * count * (1 if guidance == 1 else 2), "tile") as advance:
             for number, sigma in enumerate(self.sigmas(steps)):
                 denoise = functools.partial(self._denoise, sigma, fidelity)
                 weights = np.float32(RENOISE if number else 1) * sigma * strength
-                noisy = _weighted_noise(noise, weights, ids)
+                noisy = _weighted(next(noises), weights, ids)
                 if residual is not None:
                     noisy += residual
                 residual = tiled(denoise, noisy, small, labels, advance)
@@ -235,13 +238,28 @@ def _grid(scene: Scene, rgb: Image, factor: int | None, rows: int, columns: int)
     return np.ascontiguousarray(samples.transpose(2, 0, 1)) / np.float32(127.5) - 1
 
 
-def _weighted_noise(noise: np.random.Generator, weights: _Floats, ids: LabelMap) -> _Floats:
-    """Gaussian noise for a map, float32 (3, H, W); the standard deviation of id v is weights[v]."""
-    drawn = noise.standard_normal((3, *ids.shape), np.float32)
-    for top in range(0, len(ids), MULTIPLE):  # in place: large pictures leave little memory
+def _noises(seed: int, rows: int, columns: int, steps: int) -> Iterator[_Floats]:
+    """Standard Gaussian noise for each step, float32 (3, rows, columns)."""
+    if steps == 1 and rows * columns <= _KEPT:
+        yield _usual_noise(seed, rows, columns).copy()
+        return
+    noise = np.random.default_rng(seed)
+    for _ in range(steps):
+        yield noise.standard_normal((3, rows, columns), np.float32)
+
+
+@functools.lru_cache(maxsize=1)
+def _usual_noise(seed: int, rows: int, columns: int) -> _Floats:
+    """The first noise of a seed; pictures of one size and seed share it."""
+    return np.random.default_rng(seed).standard_normal((3, rows, columns), np.float32)
+
+
+def _weighted(noise: _Floats, weights: _Floats, ids: LabelMap) -> _Floats:
+    """Gaussian noise, multiplied in place: the standard deviation of id v becomes weights[v]."""
+    for top in range(0, len(ids), MULTIPLE):  # large pictures leave little memory
         strip = slice(top, top + MULTIPLE)
-        drawn[:, strip] *= weights[ids[strip]]
-    return drawn
+        noise[:, strip] *= weights[ids[strip]]
+    return noise
 
 
 def _back_project(painted: _Floats, rgb: Image, factor: int) -> None:
