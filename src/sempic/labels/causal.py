@@ -46,8 +46,8 @@ class Causal(NamedTuple):
     last_bias: Any
 
 
-class Predictor(NamedTuple):
-    """A causal network prepared for one map, and its buffers.
+class Tables(NamedTuple):
+    """A causal network, prepared for prediction.
 
     Weights of a prior lie within -2048…2047 (`labels.own`) and activations within 0…7936, so that
     16 bits hold both, and 32 bits each sum of products. `second` and `last` have outputs first, so
@@ -67,6 +67,12 @@ class Predictor(NamedTuple):
     second_bias: Any
     last: Any
     last_bias: Any
+
+
+class Predictor(NamedTuple):
+    """A causal network for one map, and its buffers."""
+
+    tables: Tables
     steps: Ints
     """TEMPLATE as distances in the frame."""
     allowed: Ints
@@ -81,15 +87,15 @@ class Predictor(NamedTuple):
     """(classes,): the result of `predict`."""
 
 
-def predictor(network: Causal, allowed: Ints, stride: int) -> Predictor:
-    template, classes = network.template, allowed.size
+def prepared(network: Causal) -> Tables:
+    template, classes = network.template, network.last.shape[1]
     ends = np.cumsum([len(columns) for _, columns in _ROWS])
     runs = [
         np.pad(row.cumsum(0), ((1, 0), (0, 0), (0, 0))) for row in np.split(template, ends[:-1])
     ]
     alike = np.zeros((classes + 1, HIDDEN[0]), np.int32)
     alike[:] = template.sum(0, dtype=np.int32)
-    return Predictor(
+    return Tables(
         np.concatenate(runs).astype(np.int16),
         ends,
         alike,
@@ -99,12 +105,18 @@ def predictor(network: Causal, allowed: Ints, stride: int) -> Predictor:
         network.second_bias,
         np.ascontiguousarray(network.last.T, np.int16),
         network.last_bias,
+    )
+
+
+def predictor(tables: Tables, allowed: Ints, stride: int) -> Predictor:
+    return Predictor(
+        tables,
         neighbourhood.steps(TEMPLATE, stride),
         allowed,
         np.zeros(HIDDEN[0], np.int32),
         np.zeros(HIDDEN[0], np.int16),
         np.zeros(HIDDEN[1], np.int16),
-        np.zeros(classes, np.int64),
+        np.zeros(allowed.size, np.int64),
     )
 
 
@@ -115,15 +127,15 @@ def predict(net: Any, image: Any, o: Any, row: Any, column: Any, exp: Any) -> An
     Returns the sum of `chance`. Most of the template has the label of the pixel on the left, so
     only runs of other labels change the sum.
     """
-    w = image[o - 1]
+    tables, w = net.tables, image[o - 1]
     for j in range(HIDDEN[0]):
-        net.sums[j] = net.rows[row, j] + net.columns[column, j] + net.alike[w, j]
+        net.sums[j] = tables.rows[row, j] + tables.columns[column, j] + tables.alike[w, j]
     t = np.int64(0)
-    for r in range(net.ends.size):
-        while t < net.ends[r]:
+    for r in range(tables.ends.size):
+        while t < tables.ends[r]:
             start, v = t, image[np.uint64(o + net.steps[t])]  # unsigned: no test for -1
             t += 1
-            while t < net.ends[r] and image[np.uint64(o + net.steps[t])] == v:
+            while t < tables.ends[r] and image[np.uint64(o + net.steps[t])] == v:
                 t += 1
             if v != w:
                 _exchange(net, start + r, t + r, v, w)
@@ -132,15 +144,15 @@ def predict(net: Any, image: Any, o: Any, row: Any, column: Any, exp: Any) -> An
     for j in range(HIDDEN[1]):
         total = np.int32(0)
         for i in range(HIDDEN[0]):
-            total = np.int32(total + np.int32(net.hidden[i]) * np.int32(net.second[j, i]))
-        net.outputs[j] = _clip(np.int32((total >> 8) + net.second_bias[j]))
+            total = np.int32(total + np.int32(net.hidden[i]) * np.int32(tables.second[j, i]))
+        net.outputs[j] = _clip(np.int32((total >> 8) + tables.second_bias[j]))
     chance = net.chance
     best = np.int64(-(1 << 40))
     for v in range(chance.size):
         score = np.int32(0)
         for j in range(net.outputs.size):
-            score = np.int32(score + np.int32(net.outputs[j]) * np.int32(net.last[v, j]))
-        chance[v] = np.int64(score >> 8) + net.last_bias[v]
+            score = np.int32(score + np.int32(net.outputs[j]) * np.int32(tables.last[v, j]))
+        chance[v] = np.int64(score >> 8) + tables.last_bias[v]
         best = max(best, chance[v])
     mass = np.int64(0)
     for v in range(chance.size):
@@ -152,9 +164,10 @@ def predict(net: Any, image: Any, o: Any, row: Any, column: Any, exp: Any) -> An
 @inlined
 def _exchange(net: Any, start: Any, end: Any, v: Any, w: Any) -> None:
     """Adds label v's weights between two of the running sums, and takes those of label w away."""
+    tables = net.tables
     for j in range(HIDDEN[0]):
-        added = np.int32(net.runs[end, v, j]) - np.int32(net.runs[start, v, j])
-        taken = np.int32(net.runs[end, w, j]) - np.int32(net.runs[start, w, j])
+        added = np.int32(tables.runs[end, v, j]) - np.int32(tables.runs[start, v, j])
+        taken = np.int32(tables.runs[end, w, j]) - np.int32(tables.runs[start, w, j])
         net.sums[j] += added - taken
 
 

@@ -6,7 +6,7 @@ import hashlib
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from sempic.errors import ModelError, reason
-from sempic.labels.causal import Causal
+from sempic.labels.causal import Causal, Tables, prepared
 from sempic.labels.trunk import LAYERS, Layer
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Prior:
     classes: int
     palette: str | None
@@ -34,6 +34,11 @@ class Prior:
     """Layer from the trunk's output to class scores; None before its training."""
     primed: dict[str, npt.NDArray[Any]]
     """Tables of `primed.state` after the training maps; empty before these were coded."""
+
+    @cached_property
+    def tables(self) -> Tables:
+        """Of the causal network."""
+        return prepared(self.causal)
 
 
 @lru_cache
