@@ -180,7 +180,8 @@ def _trunk(layers: tuple[Layer, ...], x: Floats) -> Floats:
         if kernel == 1:
             np.matmul(weights, x.reshape(inputs, -1), out=sums)
         else:
-            x = np.pad(x, ((0, 0), (1, 1), (1, 1)))
+            inside, x = x, np.zeros((inputs, h + 2, w + 2), np.float32)
+            x[:, 1:-1, 1:-1] = inside  # np.pad takes four times as long
             step = max(1, _AT_ONCE // (9 * inputs * columns))
             for top in range(0, rows, step):
                 bottom = min(rows, top + step)
