@@ -63,9 +63,27 @@ def test_a_full_disk_is_named(tmp_path):
             kept.put("a", {"b": np.zeros(99999)})
 
 
-def test_a_damaged_value_is_named(tmp_path):
+@pytest.mark.parametrize("damage", [lambda d: b"no arrays", lambda d: d[:-9], lambda d: d[1:]])
+def test_a_damaged_value_is_named(tmp_path, damage):
     with closing(Cache(tmp_path / "cache.sqlite")) as kept:
+        kept.put("a", {"b": np.arange(9)})
         with closing(sqlite3.connect(tmp_path / "cache.sqlite")) as other, other:
-            other.execute("INSERT INTO kept VALUES ('a', ?)", (b"no arrays",))
+            (value,) = other.execute("SELECT value FROM kept").fetchone()
+            other.execute("UPDATE kept SET value = ?", (damage(value),))
         with pytest.raises(OutputError, match=r"cache.sqlite: the cache cannot be read"):
             kept.get("a")
+
+
+@pytest.mark.parametrize("byte", [b"\0", b"\xff"])
+def test_a_value_with_a_wrong_byte_is_right_or_named(tmp_path, byte):
+    with closing(Cache(tmp_path / "cache.sqlite")) as kept:
+        kept.put("a", {"b": np.arange(9)})
+        (value,) = kept._db.execute("SELECT value FROM kept").fetchone()
+        refused = 0
+        for at in range(len(value)):
+            kept._db.execute("UPDATE kept SET value = ?", (value[:at] + byte + value[at + 1 :],))
+            try:
+                kept.get("a")
+            except OutputError:
+                refused += 1
+        assert refused > 20

@@ -1,9 +1,14 @@
+import csv
 import json
 import math
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from sempic.evaluation import metrics
 from sempic.evaluation.benchmark import report, tables
+from sempic.evaluation.benchmark.bench import File
 from sempic.evaluation.benchmark.results import CodecResults, Point, Results, bd_rates, matched
 
 
@@ -63,3 +68,31 @@ def test_an_infinite_figure_is_shown_and_not_interpolated():
         "points"
     ]
     assert line["psnr"] == "inf"
+
+
+def test_the_csv_has_the_figures_that_one_picture_can_have():
+    rng = np.random.default_rng(0)
+
+    def record():
+        return {"features": rng.random(4), "patches": rng.random((3, 4)), "psnr": 20.0}
+
+    files = [File(b"12", record(), 0.5, 1, 1) for _ in range(2)]
+    originals = [record() for _ in files]
+    bench = SimpleNamespace(
+        plan=SimpleNamespace(
+            settings=SimpleNamespace(metrics=("fid", "patch_fid", "psnr", "lpips")),
+            items=[SimpleNamespace(name="x"), SimpleNamespace(name="y")],
+        ),
+        originals=lambda: originals,
+        file=lambda index, name, setting: files[index],
+    )
+    point = Point(setting=7, row={"bpp": 0.5}, encode_s=1, decode_s=1)
+    codecs = {"a": CodecResults(title="A", peak_bytes=0, points=[point])}
+    results = Results(about={}, originals={}, codecs=codecs, matched=[], bd_rate={})
+    lines = [*csv.DictReader(tables.pictures(bench, results).splitlines())]
+    assert [(line["picture"], line["setting"]) for line in lines] == [("x", "7"), ("y", "7")]
+    assert {"bpp", "psnr", "patch_fid"} <= lines[0].keys()
+    assert not {"fid", "kid", "lpips"} & lines[0].keys()
+    for line, file, original in zip(lines, files, originals, strict=True):
+        found = metrics.frechet(original["patches"], file.record["patches"])
+        assert float(line["patch_fid"]) == pytest.approx(found, rel=1e-4)

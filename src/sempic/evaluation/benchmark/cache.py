@@ -41,8 +41,10 @@ class Cache:
                 on_failure.pop_all()
 
     def _refused(self, done: str) -> contextlib.AbstractContextManager[None]:
-        what = f"{self._path}: the cache cannot be {done}"
-        return refused(OutputError, what, OSError, ValueError, sqlite3.Error, unfit=True)
+        # Of a damaged value zipfile and NumPy raise all kinds of errors.
+        return refused(
+            OutputError, f"{self._path}: the cache cannot be {done}", Exception, unfit=True
+        )
 
     def get(self, key: str) -> dict[str, Any] | None:
         """The dictionary under a key; arrays without dimensions come back as numbers."""

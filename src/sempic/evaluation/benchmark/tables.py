@@ -6,29 +6,33 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 from sempic.console import as_json
 from sempic.evaluation.benchmark.bench import Benchmark
 from sempic.evaluation.benchmark.results import Results
 from sempic.evaluation.measure import row
-from sempic.evaluation.measures import FIGURES
+from sempic.evaluation.measures import measured
 
 
 def pictures(bench: Benchmark, results: Results) -> str:
-    """pictures.csv: one line for each file."""
-    out = io.StringIO()
-    names = ["codec", "setting", "picture", "bpp", "encode_s", "decode_s", *FIGURES]
-    writer = csv.DictWriter(out, names, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    wanted = bench.plan.settings.metrics
+    """pictures.csv: one line for each file, with the figures that a single picture can have."""
+    lines: list[dict[str, Any]] = []
+    originals, wanted = bench.originals(), bench.plan.settings.metrics
     for name, codec in results.codecs.items():
         for point in codec.points:
             for index, item in enumerate(bench.plan.items):
                 file = bench.file(index, name, point.setting)
-                figures = {**file._asdict(), **row([file.record], [], None, wanted)}
-                line = {k: f"{v:.6g}" for k, v in figures.items() if isinstance(v, float)}
-                line |= {"codec": name, "setting": str(point.setting), "picture": item.name}
-                writer.writerow(line)
+                figures = row([file.record], [originals[index]], None, wanted)
+                numbers = {**file._asdict(), **figures}
+                line = {"codec": name, "setting": point.setting, "picture": item.name}
+                line |= {k: f"{v:.6g}" for k, v in numbers.items() if isinstance(v, float)}
+                lines.append(line)
+    out = io.StringIO()
+    names = ["codec", "setting", "picture", "bpp", "encode_s", "decode_s", *measured(lines)]
+    writer = csv.DictWriter(out, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
     return out.getvalue()
 
 
