@@ -594,6 +594,16 @@ def test_images_selects_pictures_in_tars_by_suffix(capsys):
     assert found["a.gt.png"] == grey
 
 
+def test_a_broken_picture_beside_its_map_is_the_only_member_that_fails(capsys):
+    jpg = pictures.encode(IMAGE, ".jpg")
+    tar("a.tar", **{"a.jpg": jpg[:300], "a.png": map_png(), "b.jpg": jpg, "b.png": map_png(1)})
+    assert cli.main(["encode", "a.tar", "-o", "out.tar"]) == 2
+    err = capsys.readouterr().err
+    assert "a.tar/a.jpg: " in err
+    assert err.endswith("1 of 2 files failed\n")
+    assert contents("out.tar").keys() == {"a.png", "b.sempic", "b.png"}
+
+
 def test_members_keep_the_key_of_their_sample(place):
     """`tar -C folder .` puts ./ before all names; WebDataset compares whole names."""
     png = pictures.encode(IMAGE, ".png")

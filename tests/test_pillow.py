@@ -11,7 +11,7 @@ from conftest import FakeReceiver, FakeSegmenter, street
 
 import sempic
 import sempic.pillow
-from sempic import api
+from sempic import api, sequence
 
 IMAGE, LABELS = street(48, 64)
 
@@ -32,6 +32,12 @@ def test_save_encodes_and_open_decodes():
         assert (picture.format, picture.mode, picture.size) == ("SEMPIC", "RGB", (64, 48))
         assert picture.info == sempic.info(stream)
         assert np.array_equal(np.array(picture), np.array(sempic.decode(stream)))
+
+
+def test_the_error_for_a_sequence_says_what_it_is():
+    stream = b"".join(sequence.encode([IMAGE], rate=5))
+    with pytest.raises(PIL.UnidentifiedImageError, match="a sequence of pictures, not a picture"):
+        PIL.Image.open(io.BytesIO(stream))
 
 
 def test_options_of_save_and_load():

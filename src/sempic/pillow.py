@@ -21,7 +21,7 @@ import PIL.Image
 from PIL import ImageFile, UnidentifiedImageError
 
 from sempic import api, fields
-from sempic.container import MAGIC
+from sempic.container import MAGIC, SEQUENCE_MAGIC
 from sempic.errors import BitstreamError, InputError, SempicError
 from sempic.options import EncodeOptions
 
@@ -93,8 +93,10 @@ def _save_all(picture: PIL.Image.Image, file: IO[bytes], filename: str | bytes) 
     _save(picture, file, filename)
 
 
-PIL.Image.register_open(
-    SempicImageFile.format, SempicImageFile, lambda start: start.startswith(MAGIC)
+PIL.Image.register_open(  # of a sequence, the error says what it is
+    SempicImageFile.format,
+    SempicImageFile,
+    lambda start: start.startswith((MAGIC, SEQUENCE_MAGIC)),
 )
 PIL.Image.register_save(SempicImageFile.format, _save)
 PIL.Image.register_save_all(SempicImageFile.format, _save_all)

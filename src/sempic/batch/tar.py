@@ -124,8 +124,8 @@ def _members(data: bytes) -> list[Member]:
 
 
 def _without_maps(members: list[Member]) -> list[Member]:
-    """The members that are no label maps beside pictures; raises InputError for samples that cannot
-    be decided."""
+    """The members that are no label maps beside pictures, broken files included: they fail as
+    pictures, alone. Raises InputError for samples of nothing but maps."""
     from sempic.pictures import is_map
 
     samples: dict[str, list[Member]] = {}
@@ -136,7 +136,7 @@ def _without_maps(members: list[Member]) -> list[Member]:
     for sample in samples.values():
         if len(sample) > 1:
             are_maps = [is_map(member.data) for member in sample]
-            if False not in are_maps and True in are_maps:
+            if all(are_maps):
                 names = " and ".join(member.name for member in sample)
                 raise InputError(
                     f"{names}: which is the picture? --images names its ending, such as .jpg"
