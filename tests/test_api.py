@@ -148,8 +148,10 @@ def test_target_bytes_takes_the_best_level_that_fits(codec):
         RateError, match=f"^12 bytes cannot .* is {least} bytes; no label map .* or"
     ):
         codec.encode(IMAGE, target_bytes=12)
-    with pytest.raises(RateError, match="bytes; less to keep, a higher --window-qp or no label"):
+    with pytest.raises(RateError, match="bytes; less to keep, a higher --window-qp, or no label"):
         codec.encode(IMAGE, target_bytes=12, keep_boxes=[(0, 0, 8, 8)])
+    with pytest.raises(RateError, match="bytes; a lower --max-side may"):  # kept classes need a map
+        codec.encode(IMAGE, target_bytes=12, keep=["car"])
     most = max(map(len, streams.values()))
     with pytest.warns(sempic.SempicWarning, match=f"takes {most} bytes of the 90000 given"):
         codec.encode(IMAGE, target_bytes=90000)

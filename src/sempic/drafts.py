@@ -123,9 +123,10 @@ class Drafts:
             least = math.ceil(least * 10**digits) / 10**digits  # can be reached itself
             checked = ", with a check's receipt" if options.check else ""
             ways = ["less to keep, a higher --window-qp"] * bool(self._sent.any())
-            ways += ["no label map (--labels none)"] * (self._plain.labels is not None)
+            mapped = self._plain.labels is not None and not options.keep  # which needs the map
+            ways += ["no label map (--labels none)"] * mapped
             ways += ["a lower --max-side"] * (unit == "bytes")
-            advice = f"; {' or '.join(ways)} may take less" if ways else ""
+            advice = f"; {', or '.join(ways)} may take less" if ways else ""
             raise RateError(
                 f"{target:.10g} {unit} cannot be reached: the least for this picture is "
                 f"{least:.{digits}f} {unit}{checked}{advice}"

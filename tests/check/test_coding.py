@@ -602,6 +602,9 @@ def test_a_table_names_classes_of_the_verifiers_palette():
     assert sempic.info(stream)["receipt"]["groups"]["bricks"]["lost"] == 1
     with pytest.raises(InputError, match="critical: cars: class 'car' is not one of palette toys"):
         coder.encode(IMAGE, critical={"cars": ["car"]}, **options)
+    for look in (lambda: coder.encode(IMAGE, **options), lambda: coder.objects(IMAGE, stream)):
+        with pytest.raises(InputError, match="palette, toys, has no people"):
+            look()  # a receipt of nothing would read as if all were kept
     unused = sempic.Codec(lambda image: pytest.fail("a segmenter ran"), Blurred(), verifier)
     with pytest.raises(InputError, match="critical: cars: class 'car'"):
         unused.encode(IMAGE, critical={"cars": ["car"]}, check=True)

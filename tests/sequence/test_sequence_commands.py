@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from videos import FRAMES
 
-from sempic import api, batch, cli, pictures, sequence
+from sempic import api, batch, cli, pictures, roles, sequence
 from sempic.commands._sequence import sources
 from sempic.errors import CorruptStream
 from sempic.sequence import stream, video
@@ -375,6 +375,16 @@ def test_warnings_while_decoding_are_reported_once(clip, monkeypatch, capsys):
     assert not told
     note = "sempic: drive.sempic: the stream is for receiver 3; this is receiver 4\n"
     assert capsys.readouterr().err == note
+
+
+def test_an_error_of_the_receiver_names_the_file(clip, monkeypatch, capsys):
+    assert cli.main(["encode", "drive.mp4"]) == 0
+    capsys.readouterr()
+    wrong = roles.as_receiver(lambda scene, **_: np.zeros((1, 1, 3), np.uint8))
+    monkeypatch.setattr(api.Codec, "receiver", wrong)
+    assert cli.main(["decode", "drive.sempic", "-o", "x.mp4"]) == 2
+    assert capsys.readouterr().err.startswith("sempic: drive.sempic: the receiver is at fault")
+    assert not Path("x.mp4").exists()
 
 
 def test_an_unsure_segmenter_sends_no_map(clip, monkeypatch, capsys):

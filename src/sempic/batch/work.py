@@ -81,12 +81,12 @@ class Encode:
     def prepare(self, jobs: list[Job]) -> None:
         """Find what would fail for each of several files, before the work.
 
-        Raises ModelError for a network or a prior that cannot be loaded, and InputError for a table
-        of classes that the verifier lacks, an unknown class where no label map is given, and for a
-        label map that cannot be read, or that pictures of two folders would share.
+        Raises ModelError for a network or a prior that cannot be loaded, and InputError for
+        classes to check that the verifier lacks, an unknown class where no label map is given, and
+        for a label map that cannot be read, or that pictures of two folders would share.
         """
         load(**self.models)
-        if self.options.table is not None:
+        if self.options.check:
             from sempic import check
 
             check.wanted(self.options.table, coder_with(**self.models).verifier)

@@ -104,9 +104,17 @@ def imagined(
 def wanted(table: Table | None, verifier: Verifier) -> Groups:
     """The groups that a check looks for: those of a table in the verifier's classes, or GROUPS.
 
-    Raises InputError: the verifier lacks a class of the table.
+    Raises InputError: the verifier lacks a class of the table, or all classes of GROUPS.
     """
-    return GROUPS if table is None else within(table, PALETTES[verifier.palette])
+    palette = PALETTES[verifier.palette]
+    if table is not None:
+        return within(table, palette)
+    if not any(name in palette.classes for group in GROUPS.values() for name in group.classes):
+        raise InputError(
+            f"the verifier's palette, {palette.name}, has no people, two-wheelers, vehicles or "
+            "signs; critical (--critical) names groups of its classes"
+        )
+    return GROUPS
 
 
 def run(

@@ -16,7 +16,7 @@ from sempic import api, batch, console, fields, progress, sequence
 from sempic.commands._files import only_for
 from sempic.commands._sequence import sources, targets
 from sempic.commands._sequence.report import details, summary
-from sempic.errors import InputError, OutputError, naming, notes_to
+from sempic.errors import InputError, ModelError, OutputError, naming, notes_to
 from sempic.options import DecodeOptions, EncodeOptions
 from sempic.places import apart, is_stdout, need_local
 from sempic.sequence import SequenceOptions
@@ -24,6 +24,7 @@ from sempic.sequence.names import is_video
 from sempic.sequence.options import FASTEST, SLOWEST
 
 if TYPE_CHECKING:
+    from sempic.scene import Image
     from sempic.sequence import Moment, Unpacker
     from sempic.sequence.summary import Summary
 
@@ -144,7 +145,7 @@ def decode(args: argparse.Namespace) -> int:
     painter = Painter(api.Codec(receiver=receiver), **options.keywords())
     unpacker, read = Unpacker(), Summary()
     start = time.perf_counter()
-    pictures = painter.paint_all(_moments(name, unpacker, read))
+    pictures = _named(name, painter.paint_all(_moments(name, unpacker, read)))
     with noted(name), progress.bar(None, "frame") as advance:
         first = next(pictures)
         assert unpacker.head is not None
@@ -156,6 +157,14 @@ def decode(args: argparse.Namespace) -> int:
         console.say(f"{name}: {found}")
     _report(args, name, target, read.info(unpacker.course), start)
     return 0
+
+
+def _named(name: str, pictures: Iterator[Image]) -> Iterator[Image]:
+    """The pictures; errors of the receiver begin with the file, as those of `_moments` do."""
+    try:
+        yield from pictures
+    except ModelError as error:
+        raise ModelError(f"{name}: {error}") from error
 
 
 def _moments(name: str, unpacker: Unpacker, read: Summary) -> Iterator[Moment | None]:
