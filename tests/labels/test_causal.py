@@ -27,7 +27,7 @@ def test_the_causal_network_follows_its_specification(weights: str) -> None:
     allowed[4] = 0
     for map_ in (noise, blocks):
         frame = neighbourhood.frame(map_, 12)
-        net = causal.predictor(causal.prepared(known), allowed, frame.stride)
+        net = causal.predictor(causal.prepare(known), allowed, frame.stride)
         for y, x in ((0, 0), (9, 12), (14, 7), (19, 23)):
             o = (y + PAD) * frame.stride + x + PAD
             mass = causal.predict(net, frame.image, np.int64(o), 3, 5, TABLES.exp)

@@ -161,7 +161,7 @@ def test_the_seed_determines_the_picture(path, steps):
     assert (first != other).any()
 
 
-def test_large_pictures_and_more_steps_have_the_same_noise(path, monkeypatch):
+def test_noise_that_is_not_kept_is_the_same(path, monkeypatch):
     receiver = Receiver(path)
     kept = receiver(scene())
     monkeypatch.setattr(receive, "_KEPT", 0)

@@ -86,10 +86,11 @@ class Encode:
         for a label map that cannot be read, or that pictures of two folders would share.
         """
         load(**self.models)
-        if self.options.check:
+        table = self.options.table
+        if table is not None or (self.options.check and self.models.get("verifier")):
             from sempic import check
 
-            check.wanted(self.options.table, coder_with(**self.models).verifier)
+            check.wanted(table, coder_with(**self.models).verifier)
         pictures = [job for job in jobs if job.source and not job.is_tar and not job.fault]
         if self.labels in (None, "none"):
             self._check_classes()

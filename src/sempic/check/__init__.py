@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sempic import coarse, container, critical, processes, windows
-from sempic.check.objects import compare, ids, mask, regions, within
+from sempic.check.objects import compare, critical_ids, ids, mask, regions, within
 from sempic.codec import Draft, check_prediction, unpack
 from sempic.critical import BUDGET, GROUPS, FoundObject, Groups, Receipt, Table
 from sempic.errors import InputError
@@ -109,7 +109,7 @@ def wanted(table: Table | None, verifier: Verifier) -> Groups:
     palette = PALETTES[verifier.palette]
     if table is not None:
         return within(table, palette)
-    if not any(name in palette.classes for group in GROUPS.values() for name in group.classes):
+    if not critical_ids(palette):
         raise InputError(
             f"the verifier's palette, {palette.name}, has no people, two-wheelers, vehicles or "
             "signs; critical (--critical) names groups of its classes"

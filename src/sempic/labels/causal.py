@@ -46,7 +46,7 @@ class Causal(NamedTuple):
     last_bias: Any
 
 
-class Tables(NamedTuple):
+class Prepared(NamedTuple):
     """A causal network, prepared for prediction.
 
     Weights of a prior lie within -2048…2047 (`labels.own`) and activations within 0…7936, so that
@@ -72,7 +72,7 @@ class Tables(NamedTuple):
 class Predictor(NamedTuple):
     """A causal network for one map, and its buffers."""
 
-    tables: Tables
+    weights: Prepared
     steps: Ints
     """TEMPLATE as distances in the frame."""
     allowed: Ints
@@ -87,7 +87,7 @@ class Predictor(NamedTuple):
     """(classes,): the result of `predict`."""
 
 
-def prepared(network: Causal) -> Tables:
+def prepare(network: Causal) -> Prepared:
     template, classes = network.template, network.last.shape[1]
     ends = np.cumsum([len(columns) for _, columns in _ROWS])
     runs = [
@@ -95,7 +95,7 @@ def prepared(network: Causal) -> Tables:
     ]
     alike = np.zeros((classes + 1, HIDDEN[0]), np.int32)
     alike[:] = template.sum(0, dtype=np.int32)
-    return Tables(
+    return Prepared(
         np.concatenate(runs).astype(np.int16),
         ends,
         alike,
@@ -108,9 +108,9 @@ def prepared(network: Causal) -> Tables:
     )
 
 
-def predictor(tables: Tables, allowed: Ints, stride: int) -> Predictor:
+def predictor(weights: Prepared, allowed: Ints, stride: int) -> Predictor:
     return Predictor(
-        tables,
+        weights,
         neighbourhood.steps(TEMPLATE, stride),
         allowed,
         np.zeros(HIDDEN[0], np.int32),
@@ -127,15 +127,15 @@ def predict(net: Any, image: Any, o: Any, row: Any, column: Any, exp: Any) -> An
     Returns the sum of `chance`. Most of the template has the label of the pixel on the left, so
     only runs of other labels change the sum.
     """
-    tables, w = net.tables, image[o - 1]
+    weights, w = net.weights, image[o - 1]
     for j in range(HIDDEN[0]):
-        net.sums[j] = tables.rows[row, j] + tables.columns[column, j] + tables.alike[w, j]
+        net.sums[j] = weights.rows[row, j] + weights.columns[column, j] + weights.alike[w, j]
     t = np.int64(0)
-    for r in range(tables.ends.size):
-        while t < tables.ends[r]:
+    for r in range(weights.ends.size):
+        while t < weights.ends[r]:
             start, v = t, image[np.uint64(o + net.steps[t])]  # unsigned: no test for -1
             t += 1
-            while t < tables.ends[r] and image[np.uint64(o + net.steps[t])] == v:
+            while t < weights.ends[r] and image[np.uint64(o + net.steps[t])] == v:
                 t += 1
             if v != w:
                 _exchange(net, start + r, t + r, v, w)
@@ -144,15 +144,15 @@ def predict(net: Any, image: Any, o: Any, row: Any, column: Any, exp: Any) -> An
     for j in range(HIDDEN[1]):
         total = np.int32(0)
         for i in range(HIDDEN[0]):
-            total = np.int32(total + np.int32(net.hidden[i]) * np.int32(tables.second[j, i]))
-        net.outputs[j] = _clip(np.int32((total >> 8) + tables.second_bias[j]))
+            total = np.int32(total + np.int32(net.hidden[i]) * np.int32(weights.second[j, i]))
+        net.outputs[j] = _clip(np.int32((total >> 8) + weights.second_bias[j]))
     chance = net.chance
     best = np.int64(-(1 << 40))
     for v in range(chance.size):
         score = np.int32(0)
         for j in range(net.outputs.size):
-            score = np.int32(score + np.int32(net.outputs[j]) * np.int32(tables.last[v, j]))
-        chance[v] = np.int64(score >> 8) + tables.last_bias[v]
+            score = np.int32(score + np.int32(net.outputs[j]) * np.int32(weights.last[v, j]))
+        chance[v] = np.int64(score >> 8) + weights.last_bias[v]
         best = max(best, chance[v])
     mass = np.int64(0)
     for v in range(chance.size):
@@ -164,10 +164,10 @@ def predict(net: Any, image: Any, o: Any, row: Any, column: Any, exp: Any) -> An
 @inlined
 def _exchange(net: Any, start: Any, end: Any, v: Any, w: Any) -> None:
     """Adds label v's weights between two of the running sums, and takes those of label w away."""
-    tables = net.tables
+    weights = net.weights
     for j in range(HIDDEN[0]):
-        added = np.int32(tables.runs[end, v, j]) - np.int32(tables.runs[start, v, j])
-        taken = np.int32(tables.runs[end, w, j]) - np.int32(tables.runs[start, w, j])
+        added = np.int32(weights.runs[end, v, j]) - np.int32(weights.runs[start, v, j])
+        taken = np.int32(weights.runs[end, w, j]) - np.int32(weights.runs[start, w, j])
         net.sums[j] += added - taken
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sempic.errors import ModelError, reason
-from sempic.labels.causal import Causal, Tables, prepared
+from sempic.labels.causal import Causal, Prepared, prepare
 from sempic.labels.trunk import LAYERS, Layer
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -36,9 +36,9 @@ class Prior:
     """Tables of `primed.state` after the training maps; empty before these were coded."""
 
     @cached_property
-    def tables(self) -> Tables:
-        """Of the causal network."""
-        return prepared(self.causal)
+    def prepared(self) -> Prepared:
+        """The causal network, prepared once for all maps."""
+        return prepare(self.causal)
 
 
 @lru_cache

@@ -164,7 +164,7 @@ def _named(name: str, pictures: Iterator[Image]) -> Iterator[Image]:
     try:
         yield from pictures
     except ModelError as error:
-        raise ModelError(f"{name}: {error}") from error
+        raise ModelError(f"{Path(name)}: {error}") from error
 
 
 def _moments(name: str, unpacker: Unpacker, read: Summary) -> Iterator[Moment | None]:

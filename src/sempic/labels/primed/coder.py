@@ -75,7 +75,7 @@ def code(
         np.zeros(classes, np.int64),
         np.zeros((CANDIDATES, 4), np.int64),
     )
-    net = predictor(prior.tables, allowed, frame.stride)
+    net = predictor(prior.prepared, allowed, frame.stride)
     features = features or coarse_features(prior, grid, frame.height, frame.width)
     _code_map(coder, frame, state, net, evidence(features, allowed), buffers, TABLES)
     return neighbourhood.inside(frame)
