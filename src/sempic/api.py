@@ -1,7 +1,9 @@
 """The public codec: pictures to streams and back.
 
-encode = analyze (segmenter, coarse encoder) + pack
-decode = unpack + synthesize (receiver)
+    encode = analyze (segmenter, coarse encoder) + pack
+    decode = unpack + synthesize (receiver)
+
+A `Codec` holds the models; functions of the module share one with those that are bundled.
 """
 
 from __future__ import annotations
