@@ -134,7 +134,10 @@ def test_locks_of_network_disks(tmp_path, monkeypatch):
 
 
 def test_a_drive_that_is_not_there_is_named(monkeypatch):
-    monkeypatch.setattr(Path, "exists", lambda path: False)  # as of Q:\\ on Windows
+    def stat(path):
+        raise FileNotFoundError  # as of Q:\\ on Windows
+
+    monkeypatch.setattr(Path, "stat", stat)
     for folder in (False, True):
         with pytest.raises(OutputError, match=r"^q.a: .*: No such file or directory"):
             files.check_writable(Path("q/a"), folder=folder)

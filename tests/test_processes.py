@@ -105,7 +105,7 @@ def test_ctrl_c_in_a_destructor_is_not_lost():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
     assert done.returncode == -signal.SIGTERM
-    assert done.stderr.startswith(b"Exception ignored in: <function Broken.__del__")
+    assert done.stderr.startswith(b"Exception ignored ")
     assert done.stderr.endswith(b"ValueError: of another kind\nsempic: interrupted\n")
 
 

@@ -200,7 +200,7 @@ def check_writable(path: Path, *, folder: bool = False) -> None:
     after missing folders are made. To be called before long work."""
     what = "not a writable folder" if folder else "cannot write"
     with refused(OutputError, f"{path}: {what}"):
-        existing = next((p for p in (path, *path.absolute().parents) if p.exists()), None)
+        existing = next((p for p in (path, *path.absolute().parents) if _exists(p)), None)
         if existing is None:  # a drive of Windows that is not there
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
         if (folder or existing != path) != existing.is_dir():
@@ -208,6 +208,15 @@ def check_writable(path: Path, *, folder: bool = False) -> None:
             raise OSError(code, os.strerror(code))
         if not os.access(existing, os.W_OK):
             raise _not_writable(existing)
+
+
+def _exists(path: Path) -> bool:
+    """Raises OSError if that cannot be known, as for a name that is too long. `Path.exists` does so
+    before Python 3.14 only."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError):
+        path.stat()
+        return True
+    return False
 
 
 def make_folder(path: Path) -> None:

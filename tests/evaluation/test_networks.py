@@ -45,7 +45,7 @@ def checkpoint(depth=2):
 
 def test_lpips_weights_are_transposed():
     tree = checkpoint()
-    found = weights.read_lpips(pickle.dumps(tree))
+    found = weights.read_lpips(pickle.dumps(tree, protocol=4))
     assert found["backbone.1.weight"].shape == (4, 2, 3, 5)
     kernel = tree["AlexNet_0"]["Conv_1"]["kernel"]
     assert found["backbone.1.weight"][3, 1, 2, 4] == kernel[2, 4, 1, 3]

@@ -180,6 +180,8 @@ class Server(uvicorn.Server):
                     still[state] = before.get(state, now)
             idle = sorted((s for s in still if not s[2]), key=lambda s: still[s])
             too_long = [s for s in still if now - still[s] > STALL]
-            for connection, *_ in idle[:-IDLE] + too_long:
+            # From Python 3.12 on uvicorn, told twice to end, waits for connections nevertheless.
+            ending = list(self.server_state.connections) if self.force_exit else []
+            for connection in [state[0] for state in idle[:-IDLE] + too_long] + ending:
                 connection.transport.abort()
             await asyncio.sleep(0.1)
