@@ -63,6 +63,22 @@ def test_unreadable_folders_are_reported(tmp_path, monkeypatch):
     assert found.faults == [(tmp_path / "shut", "cannot search: Permission denied")]
 
 
+def test_files_of_folders_that_cannot_be_entered_are_reported(tmp_path, monkeypatch):
+    touch(tmp_path / "a.png")
+    listed = touch(tmp_path / "shut/b.png")
+    real = os.stat
+
+    def denied(path, *args, **options):
+        if path == listed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(os, "stat", denied)
+    found = files.search(tmp_path, {".png"})
+    assert [p.name for p in found.files] == ["a.png"]
+    assert found.faults == [(listed, "cannot read: Permission denied")]
+
+
 @pytest.mark.parametrize("script", ["x", "ä", "漢", "😀"])
 def test_names_of_the_greatest_length_can_be_written(tmp_path, script):
     name = script * (255 // len(script.encode()))

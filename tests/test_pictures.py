@@ -662,6 +662,26 @@ def test_shrink_limits_the_longer_side():
         pictures.shrink(IMAGE, None, 0)
 
 
+@pytest.mark.parametrize(
+    ("suffix", "colour", "grey"),
+    [
+        (".ppm", b"P6", b"P6"),
+        (".pgm", None, b"P5"),
+        (".PBM", None, None),
+        (".pnm", b"P6", b"P5"),
+        (".jp2", b"\0\0\0\x0cjP", b"\0\0\0\x0cjP"),
+        (".j2k", b"\xff\x4f", b"\xff\x4f"),
+    ],
+)
+def test_files_are_of_the_format_of_their_name(suffix, colour, grey):
+    for picture, magic in ((IMAGE, colour), (IMAGE[..., 0], grey)):
+        if magic is None:
+            with pytest.raises(OutputError, match=f"{suffix.lower()} file cannot hold"):
+                pictures.encode(picture, suffix)
+        else:
+            assert pictures.encode(picture, suffix).startswith(magic)
+
+
 @pytest.mark.parametrize("suffix", [".png", ".PNG", ".jpg", ".webp", ".tif", ".ppm"])
 def test_encode_writes_every_format(suffix):
     assert pictures.read(pictures.encode(IMAGE, suffix)).shape == IMAGE.shape

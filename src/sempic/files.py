@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -62,15 +63,24 @@ def search(
                 continue
             if suffix not in suffixes:
                 found.foreign.update([suffix] if suffix in foreign else [])
-            elif file.is_file():
-                found.files.append(file)
-            elif file.is_symlink():
-                found.faults.append((file, "a link that leads to no file"))
+            elif why := _fault(file):
+                found.faults.append((file, why))
             else:
-                found.faults.append((file, "neither a file nor a folder"))
+                found.files.append(file)
     found.files.sort(key=lambda path: path.parts)
     found.faults.sort()
     return found
+
+
+def _fault(file: Path) -> str | None:
+    """Why a name in a folder is no file that can be read; None: it is one."""
+    try:
+        is_file = stat.S_ISREG(os.stat(file).st_mode)
+    except PermissionError as cause:  # its folder, or one on the way of a link, cannot be entered
+        return f"cannot read: {cause.strerror}"
+    except OSError:
+        return "a link that leads to no file"
+    return None if is_file else "neither a file nor a folder"
 
 
 def identities(path: Path) -> tuple[str, tuple[int, int] | None]:

@@ -31,6 +31,10 @@ from sempic.scene import Image, LabelMap
 _Result = TypeVar("_Result")
 SUFFIXES = frozenset(formats.by_suffix())
 """Suffixes of pictures in a search of folders; files that are named are always tried."""
+_PNM = {".ppm": "RGB", ".pgm": "L", ".pbm": "1"}
+"""Modes of the formats of PNM; Pillow writes the one that fits a picture under any of the names."""
+_CODESTREAMS = frozenset((".j2k", ".jpc", ".j2c"))
+"""Suffixes of bare codestreams of JPEG 2000; Pillow writes JP2 unless told not to."""
 _ErrorType: TypeAlias = type[ImageError] | type[LabelMapError]
 
 
@@ -201,11 +205,19 @@ def format_of(suffix: str) -> str:
 
 
 def _save(picture: PIL.Image.Image, suffix: str) -> bytes:
-    format = format_of(suffix)
-    lossy = format in ("JPEG", "MPO", "WEBP", "AVIF")
-    what = f"cannot write this picture as {format}"
-    with refused(OutputError, what, Exception):  # varies by plugin
-        return saved(picture, format, **({"quality": 95} if lossy else {}))
+    format, suffix = format_of(suffix), suffix.lower()
+    options: dict[str, Any] = {}
+    if format in ("JPEG", "MPO", "WEBP", "AVIF"):
+        options["quality"] = 95
+    elif suffix in _CODESTREAMS:
+        options["no_jp2"] = True
+    mode = _PNM.get(suffix, picture.mode)
+    if mode not in (picture.mode, "RGB"):
+        raise OutputError(f"a {suffix} file cannot hold this picture; a .ppm file can")
+    if mode != picture.mode:
+        picture = picture.convert(mode)
+    with refused(OutputError, f"cannot write this picture as {format}", Exception):
+        return saved(picture, format, **options)  # which errors there are varies by plugin
 
 
 def _checked(data: bytes, error: _ErrorType) -> bytes:

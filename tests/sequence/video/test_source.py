@@ -10,6 +10,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import PIL.Image
 import pytest
 from videos import FRAMES, grey, noisy, numbered, numbers, write_frames
 
@@ -276,6 +277,16 @@ def test_animations_are_videos_on_request(place, codec, pixels):
     write_frames(f"x.{codec}", FRAMES, codec, pixels=pixels)
     assert cli.main(["encode", f"x.{codec}", "--sequence", "-o", "x.sempic"]) == 0
     assert sequence.info(Path("x.sempic").read_bytes())["frames"] == 6
+
+
+def test_a_gif_without_times_is_refused(place):
+    noise = np.random.default_rng(0).integers(256, size=(3, 48, 64), dtype=np.uint8)
+    first, *rest = map(PIL.Image.fromarray, noise)
+    first.save("x.gif", save_all=True, append_images=rest)  # FFmpeg sees one frame of it
+    with pytest.raises(InputError, match=r"^x.gif: its frames have no times"):
+        video.Source("x.gif")
+    first.save("still.gif")
+    assert len(list(video.Source("still.gif"))) > 0
 
 
 @pytest.mark.parametrize(("suffix", "format"), [(".flv", "flv"), (".MTS", "mpegts")])

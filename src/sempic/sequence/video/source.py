@@ -95,6 +95,11 @@ class Source:
             raise InputError(f"{name}: {why}")
         self._stream = streams[0]
         self._stream_count = len(streams)
+        # FFmpeg takes such frames for one, of which it shows the first picture.
+        untimed = "gif" in self._formats and not self._stream.average_rate
+        if untimed and self._stream.frames != 1:
+            self.close()
+            raise InputError(f"{name}: its frames have no times; a GIF needs a delay for each")
         self._decoder = _decoder(self._stream)
         # Threads that decode several frames at once hold each back: too late for a live video.
         is_live = self._input.is_live or self._input.is_sequential
