@@ -470,8 +470,8 @@ def test_damaged_files_are_read_or_refused(at, byte, format):
         assert pictures.read(bytes(data)).dtype == np.uint8
 
 
-@pytest.mark.parametrize("suffix", [".png", ".bmp"])
-@pytest.mark.parametrize("palette", [CAMVID, INDICES])
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".gif"])
+@pytest.mark.parametrize("palette", [CAMVID, CITYSCAPES_FULL, INDICES])
 def test_coloured_label_maps_keep_their_ids(suffix, palette):
     data = pictures.encode_labels(LABELS, palette, suffix)
     assert np.array_equal(pictures.read_labels(data), LABELS)

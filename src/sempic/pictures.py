@@ -211,6 +211,8 @@ def _save(picture: PIL.Image.Image, suffix: str) -> bytes:
         options["quality"] = 95
     elif suffix in _CODESTREAMS:
         options["no_jp2"] = True
+    elif format == "GIF" and picture.mode == "P":
+        options["optimize"] = False  # which would renumber the colours
     mode = _PNM.get(suffix, picture.mode)
     if mode not in (picture.mode, "RGB"):
         raise OutputError(f"a {suffix} file cannot hold this picture; a .ppm file can")
@@ -533,11 +535,11 @@ def is_map(data: bytes) -> bool | None:
 def encode_labels(labels: LabelMap, palette: Palette, suffix: str) -> bytes:
     """A label map in the colours of its palette, as a file of the format of `suffix`.
 
-    PNG and BMP files store ids as indices, so `read_labels` restores the map.
+    PNG, BMP and GIF files store ids as indices, so `read_labels` restores the map.
 
     Raises OutputError as `encode`.
     """
-    if suffix.lower() not in (".png", ".bmp"):
+    if suffix.lower() not in (".png", ".bmp", ".gif"):
         return encode(palette.paint(labels), suffix)
     picture = PIL.Image.fromarray(labels)
     picture.putpalette(palette.table().tobytes())
