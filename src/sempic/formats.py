@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,7 +61,7 @@ def quiet() -> Iterator[None]:
     Filters belong to the process, not to the thread, so warnings of other modules stay.
     """
     with _lock(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"PIL\b|pillow_jxl")
+        warnings.filterwarnings("ignore", module=r"PIL\b|pillow_(jxl|heif)")
         yield
 
 
@@ -71,6 +72,11 @@ def has_jxl() -> bool:
     except ImportError:
         return False
     return True
+
+
+def has_heif() -> bool:
+    """Whether the HEIF plugin of Pillow is installed, which is imported at its first use."""
+    return importlib.util.find_spec("pillow_heif") is not None
 
 
 def is_video(data: bytes) -> bool:
@@ -92,11 +98,16 @@ def is_tar(data: bytes) -> bool:
 
 def is_picture_brand(brand: bytes) -> bool:
     """Whether an ISO base media file of this major brand is a picture."""
-    return brand.startswith((b"avi", b"crx", *HEIF))  # AVIF, Canon raw
+    return brand.startswith((b"avi", b"crx", *_HEIF))  # AVIF, Canon raw
 
 
-HEIF = (b"hei", b"hev", b"mif1", b"msf1")
-"""Starts of the brands of HEIF, such as pictures from phones, which Pillow does not open."""
+_HEIF = (b"hei", b"hev", b"mif1", b"msf1")
+"""Starts of the brands of HEIF."""
+
+
+def is_heif(data: bytes) -> bool:
+    """Whether a file has the signature of HEIF, as pictures from phones. It may be AVIF, too."""
+    return data[4:8] == b"ftyp" and data[8:12].startswith(_HEIF)
 
 
 def jxl_size(data: bytes) -> tuple[int, int] | None:
@@ -154,8 +165,11 @@ def _codestream(data: bytes) -> bytes:
     return start[:_HEADER]
 
 
-def readable() -> tuple[str, ...]:
-    """Pillow's names of the readable formats, in the order in which Pillow tries them."""
+def readable(start: bytes) -> tuple[str, ...]:
+    """Pillow's names of the formats to try, in this order, for a file with these first bytes."""
+    if is_heif(start) and has_heif():
+        importlib.import_module("pillow_heif").register_heif_opener()
+        return "AVIF", "HEIF"
     formats = (name for name in _FORMATS if name != "MPO")  # Pillow's JPEG reader opens MPO
     return (*(("JXL",) if has_jxl() else ()), *formats)
 
@@ -173,7 +187,16 @@ def check_name(path: Path, *own: str) -> None:
         raise OutputError(f"{path}: a {own[0]} file under the name of a {suffix} file")
 
 
+def suffixes() -> frozenset[str]:
+    """Suffixes of pictures that can be read."""
+    return frozenset(by_suffix()) | (HEIF if has_heif() else frozenset())
+
+
+HEIF = frozenset((".heic", ".heif", ".hif"))
+"""Suffixes of HEIF, which is read and not written."""
+
+
 def by_suffix() -> dict[str, str]:
-    """Suffix, in lower case with its dot → Pillow's name of the format."""
+    """Suffix, in lower case with its dot → Pillow's name of the format that is written."""
     names = {s: name for name, suffixes in _FORMATS.items() for s in suffixes.split()}
     return names | ({".jxl": "JXL"} if has_jxl() else {})

@@ -29,7 +29,7 @@ from sempic.palette import CAMVID, CITYSCAPES, CITYSCAPES_FULL, INDICES, Palette
 from sempic.scene import Image, LabelMap
 
 _Result = TypeVar("_Result")
-SUFFIXES = frozenset(formats.by_suffix())
+SUFFIXES = formats.suffixes()
 """Suffixes of pictures in a search of folders; files that are named are always tried."""
 _PNM = {".ppm": "RGB", ".pgm": "L", ".pbm": "1"}
 """Modes of the formats of PNM; Pillow writes the one that fits a picture under any of the names."""
@@ -236,7 +236,7 @@ def _open(data: bytes, error: _ErrorType) -> PIL.Image.Image:
         if formats.has_jxl() and (claimed := formats.jxl_size(data)) is not None:
             _check_size(*claimed)
         with formats.quiet():
-            picture = PIL.Image.open(io.BytesIO(data), formats=formats.readable())
+            picture = PIL.Image.open(io.BytesIO(data), formats=formats.readable(data[:12]))
     except error:
         raise
     except UnidentifiedImageError as cause:
@@ -255,8 +255,10 @@ def _why_not_read(start: bytes) -> str:
         return "a .sempic file, not a picture; sempic decode makes one"
     if start[:2] == b"\xff\x0a" or start[4:12] == b"JXL \r\n\x87\n":
         return f"JPEG XL needs a plugin: {install_hint('jxl')}"
-    if start[4:8] == b"ftyp" and start[8:12].startswith(formats.HEIF):
-        return "a HEIC picture; convert it to JPEG or PNG first"
+    if formats.is_heif(start):
+        if formats.has_heif():
+            return "a damaged HEIC picture, or one of a kind that is not supported"
+        return f"a HEIC picture; convert it to JPEG or PNG, or {install_hint('heic')}"
     if formats.is_video(start):
         return "a video, not a picture"
     others = {b"%!PS": "PostScript", b"%PDF": "PDF", b"8BPS": "Photoshop", b"<svg": "SVG"}
@@ -306,8 +308,8 @@ _TURNS = {
 
 def _turn(picture: PIL.Image.Image) -> PIL.Image.Transpose | None:
     """The transposition that makes the picture upright, by EXIF or XMP; None: none, or damaged."""
-    if picture.format == "JXL" and not getattr(picture, "jpeg", False):
-        return None  # JPEG XL has an orientation of its own, which its decoder applies
+    if picture.format in ("HEIF", "JXL") and not getattr(picture, "jpeg", False):
+        return None  # they have an orientation of their own, which their decoders apply
     try:
         with formats.quiet():
             return _TURNS.get(int(picture.getexif().get(0x0112, 1)))

@@ -52,9 +52,9 @@ def test_skipped_files_of_a_folder_are_reported(clip, capsys):
     assert cli.main(["encode", "frames", "--sequence", "-o", "b.sempic"]) == 2
     assert "1.png: a link that leads to no file" in capsys.readouterr().err
     (clip / "frames/1.png").unlink()
-    (clip / "frames/1.HEIC").touch()
+    (clip / "frames/1.DNG").touch()
     assert cli.main(["encode", "frames", "--sequence", "-o", "b.sempic"]) == 2
-    assert "frames: .heic files in it cannot be read here" in capsys.readouterr().err
+    assert "frames: .dng files in it cannot be read here" in capsys.readouterr().err
     assert not (clip / "b.sempic").exists()
 
 

@@ -111,5 +111,5 @@ environment:
 
 extras:
   {install_hint("NAME")}, NAME one of
-  serve, eval, train, ray, hf, hub, jxl, completion
+  serve, eval, train, ray, hf, hub, heic, jxl, completion
 """
