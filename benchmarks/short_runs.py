@@ -31,7 +31,6 @@ import torch.nn.functional as F
 from common import above_zero, in_one_line, new_parser, positive, save
 from torch import Tensor, nn
 
-from sempic.diffusion import edm
 from sempic.diffusion.sampling import to_unit
 from sempic.networks import compact
 from sempic.networks.compact import CompactConfig, CompactNet
@@ -120,7 +119,8 @@ class Recipe:
     shape: dict[str, Any] = field(default_factory=dict)
     change: Callable[[CompactNet], None] = lambda network: None
     meaning: Meaning = edms
-    levels: dict[str, float] = field(default_factory=dict)
+    levels: tuple[float, float] = (-1.1, 1.0)
+    """Mean and standard deviation of the logarithm of the noise levels (`edm.draw_sigma`)."""
     precision: Callable[[], contextlib.AbstractContextManager[Any]] = lambda: autocast(CPU)
     memory: torch.memory_format = torch.contiguous_format
 
@@ -137,9 +137,9 @@ RECIPES = {
     "output: the residual (x0)": Recipe(meaning=residuals),
     "output: the noise (epsilon)": Recipe(meaning=noises),
     "output: rectified flow": Recipe(meaning=velocities),
-    "noise: half as strong": Recipe(levels={"mean": -1.8}),
-    "noise: twice as strong": Recipe(levels={"mean": -0.4}),
-    "noise: wider spread": Recipe(levels={"std": 1.6}),
+    "noise: half as strong": Recipe(levels=(-1.8, 1.0)),
+    "noise: twice as strong": Recipe(levels=(-0.4, 1.0)),
+    "noise: wider spread": Recipe(levels=(-1.1, 1.6)),
     "float32": Recipe(precision=contextlib.nullcontext),
     "channels last": Recipe(memory=torch.channels_last),
 }
@@ -223,7 +223,8 @@ class ShortRun(Trained):
         recipe, data = self.recipe, self.config.sigma_data
         batch = self.crops.draw(0, number, 8)
         image, small = batch.image, batch.coarse
-        sigma = edm.draw_sigma(len(image), None, **recipe.levels)
+        mean, deviation = recipe.levels
+        sigma = (mean + deviation * torch.randn(len(image))).exp()
         noise = torch.randn_like(image)
         planes = compact.one_hot(batch.labels, self.config.classes)
         with recipe.precision():

@@ -7,16 +7,6 @@ import torch
 from sempic.training import losses
 
 
-def test_the_divergence_is_kullback_and_leiblers():
-    p, q = (torch.rand(2, 5, 3, 4).softmax(1) for _ in range(2))
-    expected = torch.distributions.kl_divergence(
-        *(torch.distributions.Categorical(x.movedim(1, -1)) for x in (p, q))
-    )
-    torch.testing.assert_close(losses.divergence(q.log(), p), expected)
-    even, sure = (torch.tensor(x).view(1, 2, 1, 1) for x in ((0.5, 0.5), (1.0, 0.0)))
-    assert losses.divergence(even.log(), sure).item() == pytest.approx(np.log(2))
-
-
 def test_moments_ignore_positions():
     feature = torch.randn(2, 3, 8, 8)
     found = losses.moments(feature)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import PIL.Image
 import pytest
 import torch
 
@@ -55,7 +56,7 @@ class Line(Recipe):
 
     def validate(self, state, sheet):
         self.judged.append(state["weight"].clone())
-        sheet.write_bytes(b"a picture")
+        PIL.Image.new("RGB", (4, 2)).save(sheet)
         return {"weight": state["weight"].abs().sum().item()}
 
     def about(self):
@@ -92,6 +93,16 @@ def test_a_run_learns_logs_and_exports(tmp_path):
     assert names == ["line.safetensors", "log.jsonl", "other.safetensors", "sheet-000040.png"]
     half, _ = load_tensors(tmp_path / "out/line.safetensors", "line")
     assert half["weight"].dtype == torch.float16
+
+
+def test_tensorboard_shows_each_step_of_a_resumed_run_once(tmp_path):
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    for steps in (2, 4):
+        trained(tmp_path, steps=steps)
+    shown = events.EventAccumulator(str(tmp_path)).Reload()
+    assert [entry.step for entry in shown.Scalars("network")] == [2, 4]
+    assert [entry.step for entry in shown.Scalars("weight")] == [2, 4]  # of the validation
+    assert [entry.step for entry in shown.Images("sheet")] == [2, 4]
 
 
 def test_a_resumed_run_exports_its_newest_sheet_alone(tmp_path):

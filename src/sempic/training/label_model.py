@@ -6,7 +6,6 @@ state of the label coder after it has coded the training maps.
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +196,6 @@ def run_tables(options: PriorTablesOptions) -> None:
 
 def _write(path: Path, arrays: dict[str, Any]) -> None:
     """Write a label model, whole or not at all."""
-    out = io.BytesIO()
-    np.savez_compressed(out, **arrays)
     files.make_folder(path.parent)
-    files.write(path, out.getvalue())
+    with files.making(path) as part, part.open("wb") as file:
+        np.savez_compressed(file, **arrays)

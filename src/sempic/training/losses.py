@@ -121,12 +121,6 @@ def write_features(options: FeaturesOptions) -> None:
         save_shards(state, name, {}, options.folder / f"{name}.safetensors", LARGEST_EXPORT)
 
 
-def divergence(log_q: Tensor, p: Tensor) -> Tensor:
-    """Kullback-Leibler divergence of q from p in nats, (B, H, W), of log-probabilities `log_q` and
-    probabilities `p`, both (B, C, H, W)."""
-    return (p * (p.clamp_min(1e-6).log() - log_q)).sum(1)
-
-
 def moments(feature: Tensor) -> Tensor:
     """Mean and standard deviation of each channel over the crop, (B, 2 C): a measure of texture
     that ignores positions."""

@@ -10,7 +10,7 @@ import copy
 import functools
 import json
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -237,7 +237,7 @@ def _write(
     metadata: dict[str, Any],
     path: Path,
     feeds: Iterable[dict[str, Any]] | None = None,
-    quantiser: Callable[[Path, Iterable[dict[str, Any]]], None] = quantise,
+    **chosen: Collection[str],
 ) -> None:
     """Write an ONNX file, whole or not at all; quantised if `feeds` are given. Raises OutputError.
 
@@ -245,7 +245,7 @@ def _write(
         output: name of the only output.
         axes: names of the axes of variable size, by input or output.
         metadata: JSON values, under the key "sempic".
-        quantiser: `quantise`, with arguments of its own.
+        chosen: the nodes to quantise, as `quantise` takes them.
     """
     files.need_suffix(path, ".onnx", "an ONNX file")
     with files.making(path) as part:  # torch would raise errors of its own for its folder
@@ -267,7 +267,7 @@ def _write(
         if feeds is not None:
             add_pre_process_metadata(model)  # else the quantiser prints advice
             onnx.save(model, part)
-            quantiser(part, feeds)
+            quantise(part, feeds, **chosen)
             model = onnx.load(part)
         simplify(model)
         halve(model)
@@ -336,12 +336,10 @@ def export_segmenter(
         "voids": True,  # receivers trained by the present recipes accept void
         "config": asdict(network.config),
     }
+    chosen: dict[str, Collection[str]] = {"names": ("/smooth.", "/head.0/")}
     if whole:
-        first, kinds = ("/_conv_stem/", "/_blocks.0/"), ("Conv", "Clip", "Add")
-        quantiser = functools.partial(quantise, apart=first, kinds=kinds)
-    else:
-        quantiser = functools.partial(quantise, names=("/smooth.", "/head.0/"))
-    _write(_Segmenter(network), example, "logits", axes, metadata, path, feeds, quantiser)
+        chosen = {"apart": ("/_conv_stem/", "/_blocks.0/"), "kinds": ("Conv", "Clip", "Add")}
+    _write(_Segmenter(network), example, "logits", axes, metadata, path, feeds, **chosen)
 
 
 def _palette(network: CompactNet | SegmentationNet) -> Palette:

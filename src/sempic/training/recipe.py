@@ -67,9 +67,6 @@ class Recipe(ABC):
     def step(self, number: int) -> dict[str, Tensor]:
         """Make one step. Returns figures for the log: tensors of any shape, on the device."""
 
-    def log(self, step: int, figures: dict[str, float]) -> None:  # noqa: B027 - optional
-        """Called with the values of each log line."""
-
     @abstractmethod
     def validate(self, state: dict[str, Tensor], sheet: Path) -> dict[str, float]:
         """Figures of merit of averaged weights; may write a picture to `sheet`."""

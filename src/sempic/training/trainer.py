@@ -12,8 +12,9 @@ import signal
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, distributed
@@ -21,7 +22,7 @@ from torch import Tensor, distributed
 from sempic import files
 from sempic.errors import ModelError, OutputError, refused
 from sempic.networks.weights import save_shards
-from sempic.places import apart, need_folder
+from sempic.places import apart, need_folder, read_picture
 from sempic.training.checkpoint import Folder, Moving
 from sempic.training.device import step_seed
 from sempic.training.options import RunOptions
@@ -103,7 +104,7 @@ def _train(recipe: Recipe, options: RunOptions, folder: Folder) -> None:
     moving, fixed = _moving(recipe), json.loads(json.dumps(recipe.fixed()))
     step, seconds = _resume(recipe, folder, moving, fixed)
     clock = Clock(options, seconds)
-    log = _Log(recipe, folder, options, clock, step)
+    log = _Log(folder, options, clock, step)
     judged = next(iter(recipe.averages.values()))
 
     def save() -> None:
@@ -213,11 +214,9 @@ def _sigterm_recorded() -> Iterator[list[int]]:
 class _Log:
     """Sums figures on the device between log lines, and writes the lines."""
 
-    def __init__(
-        self, recipe: Recipe, folder: Folder, options: RunOptions, clock: Clock, step: int
-    ) -> None:
+    def __init__(self, folder: Folder, options: RunOptions, clock: Clock, step: int) -> None:
         """`step`: the first of this session."""
-        self._recipe, self._folder, self._options, self._clock = recipe, folder, options, clock
+        self._folder, self._options, self._clock = folder, options, clock
         self._first, self._began = step, time.monotonic()
         self._sums: dict[str, tuple[Tensor, int]] = {}
         if _is_writer():
@@ -251,7 +250,7 @@ class _Log:
         """One line of the log, and on the terminal with speed and remaining time."""
         if not _is_writer():
             return
-        self._recipe.log(step, values)
+        self._show(step, values)
         if not values:
             return
         self._folder.note(step, values)
@@ -267,6 +266,28 @@ class _Log:
         if steps and left < timedelta.max.total_seconds():  # else the run is without an end
             line.append(f"ETA {timedelta(seconds=int(max(0.0, left)))}")
         print("  ".join(line), flush=True)
+
+    @cached_property
+    def _board(self) -> Any:
+        """TensorBoard's writer into the run's folder; None if TensorBoard is not installed."""
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return None
+        return SummaryWriter(self._folder.path, purge_step=self._first + 1)
+
+    def _show(self, step: int, values: dict[str, float]) -> None:
+        """Copy values, and the sheet of this step, to TensorBoard. Raises OutputError."""
+        what = f"{self._folder.path}: cannot write TensorBoard's events"
+        with refused(OutputError, what):
+            if self._board is None:
+                return
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+            sheet = self._folder.path / f"sheet-{step:06}.png"
+            if sheet.exists():
+                self._board.add_image("sheet", read_picture(sheet), step, dataformats="HWC")
+            self._board.flush()
 
 
 def _export(recipe: Recipe, state: dict[str, Tensor], run: Folder, folder: Path) -> None:

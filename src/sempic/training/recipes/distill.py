@@ -76,7 +76,7 @@ class SemanticLoss:
         q = log_q.detach().exp()
         seen = torch.einsum("bchw,c->bhw", torch.maximum(p, 0.5 * q), self.critical)
         weights = 1 + 2 * weight * seen
-        return (losses.divergence(log_q, p) * weights).sum() / weights.sum()
+        return (F.kl_div(log_q, p, reduction="none").sum(1) * weights).sum() / weights.sum()
 
 
 def segmenter_view(size: tuple[int, int], rng: np.random.Generator) -> View:

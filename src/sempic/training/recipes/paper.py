@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL.Image
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -28,7 +27,7 @@ from sempic.diffusion.gaussian import DiffusionConfig, make_diffusion
 from sempic.diffusion.original import read_original, read_progress
 from sempic.diffusion.sampling import ddpm, guided, paper_start, seeded_noise, to_uint8, to_unit
 from sempic.diffusion.timesteps import LossSecondMomentSampler, UniformSampler
-from sempic.errors import ModelError, OutputError, refused
+from sempic.errors import ModelError
 from sempic.networks.unet import SemanticUNet, UNetConfig, make_condition
 from sempic.networks.weights import filled
 from sempic.places import need_folder
@@ -106,7 +105,6 @@ class Paper(Recipe):
         self.sampler = kind(self.times)
         self.scale = LossScale(options.fp16_scale_growth)
         self.memory = {**self.sampler.memory, "scale": self.scale.log2}
-        self._board: Any = None
 
     def _annealed(self, step: int, progress: float) -> float:
         """A share of the rate that falls linearly to 0 over lr_anneal_steps; constant for 0."""
@@ -248,23 +246,6 @@ class Paper(Recipe):
         rows = np.concatenate([np.concatenate(list(c), axis=0) for c in columns], axis=1)
         files.write(sheet, pictures.encode(rows, ".png"))
         return {}
-
-    def log(self, step: int, figures: dict[str, float]) -> None:
-        """Copy figures and sheets to TensorBoard, if it is installed."""
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            return
-        with refused(OutputError, f"{self.options.out}: cannot write TensorBoard's events"):
-            if self._board is None:
-                self._board = SummaryWriter(self.options.out, purge_step=step)
-            for name, value in figures.items():
-                self._board.add_scalar(name, value, step)
-            sheet = Path(self.options.out) / f"sheet-{step:06}.png"
-            if sheet.exists():
-                with PIL.Image.open(sheet) as picture:
-                    self._board.add_image("sheet", np.asarray(picture), step, dataformats="HWC")
-            self._board.flush()
 
     def about(self) -> dict[str, Any]:
         return {"unet": asdict(self.unet), "diffusion": asdict(self.process)}

@@ -34,7 +34,6 @@ from sempic.training.data.sources import Source, open_sources
 from sempic.training.data.taxonomy import GROUP, UNKNOWN, Taxonomy
 from sempic.training.data.views import Pictures, Views
 from sempic.training.device import autocast, compiled
-from sempic.training.losses import divergence
 from sempic.training.onnx import export_segmenter
 from sempic.training.optimizer import Optimizer, Schedule
 from sempic.training.options import SegmenterOptions
@@ -267,7 +266,8 @@ class Segmenter(OwnRecipe):
         likelihood = cross_entropy(logits, known, self.groups, self.weight)
         parts = {"likelihood": likelihood, "jaccard": soft_jaccard(logits, known)}
         if self.teachers:
-            parts["teacher"] = divergence(answer.log_softmax(1), self._taught(x)).mean()
+            apart = F.kl_div(answer.log_softmax(1), self._taught(x), reduction="none")
+            parts["teacher"] = apart.sum(1).mean()
         loss = torch.stack(list(parts.values())).sum()
         norm = self.optimizer.minimise(loss)
         return {"loss": loss, **parts, "norm": norm}
