@@ -129,7 +129,7 @@ def _train(recipe: Recipe, options: RunOptions, folder: Folder) -> None:
     saved = time.monotonic()
     written: list[Path] = []
     with _sigterm_recorded() as signals:
-        while not _any_process(signals) and clock.progress(step) < 1:
+        while not (stopped := _any_process(signals)) and clock.progress(step) < 1:
             torch.manual_seed(step_seed(options, step))
             progress = clock.progress(step)
             for optimizer in recipe.optimizers.values():
@@ -146,7 +146,7 @@ def _train(recipe: Recipe, options: RunOptions, folder: Folder) -> None:
                 save()
                 saved = time.monotonic()
         save()
-        if signals:
+        if stopped or signals:
             written = save_weights()
         elif not written:
             written = validate()
