@@ -252,7 +252,7 @@ def test_a_target_beyond_the_finest_level_is_reported(photo, capsys):
         ("encode photo.png --critical x.json", "argument --critical: x.json: no table"),
         ("encode photo.png --labels none --prior p.npz", "--prior is for label maps"),
         ("decode a.sempic --only coarse --prior p.npz", "--prior is for label maps"),
-        ("encode a.mp4 --bitrate 9k -q 3", "bitrate and quality exclude each other"),
+        ("encode a.mp4 --bitrate 9k -q 3", "quality and bitrate exclude each other"),
         ("encode photo.png -o x.tar", "x.tar: a .sempic file under the name of a tar"),
         ("decode a.sempic -o b.png --samples 3", "--samples is for --uncertainty"),
         ("decode a.sempic -o b.png --uncertainty u", "--uncertainty: cannot write pictures of"),

@@ -128,6 +128,11 @@ def test_options_name_their_files(tmp_path):
 def test_either_target_chooses_the_quality():
     wishes = ({}, {"target_bpp": 0.1}, {"target_bytes": 100})
     assert [EncodeOptions(**wish).targeted for wish in wishes] == [False, True, True]
+    with pytest.raises(InputError, match=r"^target_bpp and target_bytes exclude each other$"):
+        EncodeOptions(target_bpp=0.1, target_bytes=100)
+    for wish in wishes[1:]:
+        with pytest.raises(InputError, match=f"^quality and {min(wish)} exclude each other$"):
+            EncodeOptions(quality=3, **wish)
 
 
 def test_a_palette_file_may_be_any_path_object(tmp_path):

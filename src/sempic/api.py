@@ -240,7 +240,7 @@ class Codec:
             quality: 1…9, a level of QUALITY.
             coarse_codec: "bpg", "avif", "webp" or "jxl".
             target_bpp: most bits per pixel of the whole stream: the highest level that fits is
-                used instead of `quality`. Warns (SempicWarning) if the highest level is smaller.
+                used; without `quality`. Warns (SempicWarning) if the highest level is smaller.
             target_bytes: the same in bytes of the whole stream.
             max_side: scale the picture down first so that its longer side is at most this.
             label_quality: 1 (fewest bits) … 5 (fewest changes) of `sempic.simplify`, or "lossless".

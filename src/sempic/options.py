@@ -254,8 +254,10 @@ class EncodeOptions(SenderOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.target_bpp is not None and self.target_bytes is not None:
-            raise InputError("target_bpp and target_bytes exclude each other")
+        targets = [t for t in ("target_bpp", "target_bytes") if getattr(self, t) is not None]
+        rates = ["quality"] * (self.quality != DEFAULT_QUALITY) + targets
+        if targets and len(rates) > 1:
+            raise InputError(f"{' and '.join(rates)} exclude each other")
         for name in ("critical", "check_budget"):
             if not self.check and getattr(self, name) != self.usual(name):
                 raise InputError(f"{name} needs check, which is off")

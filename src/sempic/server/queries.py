@@ -31,9 +31,6 @@ _NARROWER: dict[str, dict[str, Any]] = {
 }
 """Limits of the server where the options have none or wider ones."""
 
-_RATES = "quality", "target_bpp", "target_bytes", "bitrate"
-"""Options that exclude each other."""
-
 
 def _parameters(kind: Any) -> dict[str, Any]:
     """The fields of an options dataclass, for `create_model`."""
@@ -111,8 +108,6 @@ def from_query(query: BaseModel, kind: Any) -> dict[str, Any]:
     """Keywords for an options dataclass: its fields that the query sets. Raises InputError."""
     kinds = fields.hints(kind)
     values = query.model_dump(include=set(kinds), exclude_unset=True)
-    if len(rates := [name for name in _RATES if name in changed(query)]) > 1:
-        raise InputError(f"{' and '.join(rates)} exclude each other")
     for name, value in values.items():
         with naming(name):
             values[name] = fields.read(kinds[name], value)

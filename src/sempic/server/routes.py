@@ -204,6 +204,7 @@ async def info(request: Request, _: _NoQuery) -> dict[str, Any]:
 )
 async def encode(request: Request, options: Annotated[queries.Encoding, Query()]) -> Response:
     chosen = queries.from_query(options, EncodeOptions)
+    EncodeOptions(**chosen)  # contradictions are refused before the body is read
     chosen |= options.model_dump(include={"labels"}, exclude_none=True)
     done = await _run(request, "encode", await _body(request), **chosen)
     response = _answer(done, done.value, kind=SEMPIC)
@@ -215,6 +216,7 @@ async def encode(request: Request, options: Annotated[queries.Encoding, Query()]
 @_post("/film", "A clip → a .sempic sequence", takes="video/*", gives=[SEMPIC])
 async def film(request: Request, options: Annotated[queries.Filming, Query()]) -> Response:
     chosen = queries.from_query(options, SequenceOptions)
+    SequenceOptions(**chosen)  # as in `encode`
     how = {"fps": options.fps, "seconds": options.seconds, "max_side": options.max_side}
     done = await _run(request, "film", await _body(request), **how, **chosen)
     return _answer(done, done.value, kind=SEMPIC)
