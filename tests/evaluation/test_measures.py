@@ -9,7 +9,7 @@ from conftest import street
 
 from sempic import cli, models, segment
 from sempic.critical import GROUPS, Tally
-from sempic.evaluation import markup, metrics
+from sempic.evaluation import markup, metrics, weights
 from sempic.evaluation.benchmark import report, tables
 from sempic.evaluation.benchmark.results import CodecResults, Point, Results, matched
 from sempic.evaluation.measure import SIDE, Measure, Settings, available, row
@@ -58,12 +58,26 @@ def test_a_void_that_is_the_first_id_is_no_class(monkeypatch):
     assert found["miou"] == found["agreement"] == 0.75
 
 
-def test_the_cache_key_has_the_content_of_the_fid_network(tmp_path):
+def test_the_cache_key_has_the_content_of_the_networks(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "sempic").mkdir()
+    files = {"fid": tmp_path / "fid.pt", "miou": tmp_path / "judge.onnx"}
+    files["lpips"] = tmp_path / "sempic/alexnet.safetensors"
+    settings = Settings(inception=str(files["fid"]), judge=str(files["miou"]))
     keys = []
-    for name in "ab":  # of equal size
-        (tmp_path / name).write_text(name)
-        keys.append(Settings(metrics=("fid",), inception=str(tmp_path / name)).key())
-    assert keys[0] != keys[1]
+    for content in "ab":  # of equal size
+        for file in files.values():
+            file.write_text(content)
+        weights.digest.cache_clear()
+        keys.append({METRICS[name].key(settings) for name in files})
+    assert len(keys[0] | keys[1]) == 2 * len(files)
+
+
+@pytest.mark.parametrize("module", ["networks.py", "objects.py", "fit.py"])
+def test_the_cache_key_has_the_code_that_measures(module, monkeypatch):
+    before, digest = METRICS["psnr"].key(Settings()), weights.digest
+    monkeypatch.setattr(weights, "digest", lambda path: digest(path) + "x" * (path.name == module))
+    assert METRICS["psnr"].key(Settings()) != before
 
 
 def test_objects_that_stay_are_kept():

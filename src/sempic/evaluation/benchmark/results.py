@@ -84,20 +84,19 @@ class Results:
 
 def run(bench: Benchmark, names: Sequence[str], rates: Sequence[float]) -> Results:
     """Encodes and measures with each codec near each rate."""
-    plan, wanted = bench.plan, bench.plan.settings.metrics
     originals = bench.originals()
     settings = {
         name: bench.dial(name, rates)
         for name in tqdm(names, desc="rates", unit="codec", disable=None)
     }
-    indices = range(len(plan.items))
+    indices = range(len(bench.plan.items))
     bench.measure((i, name, at) for i in indices for name in names for at in settings[name])
     codecs = {}
     for name in names:
         points = []
         for setting in settings[name]:
             files = [bench.file(i, name, setting) for i in indices]
-            figures = row([f.record for f in files], originals, [f.bpp for f in files], wanted)
+            figures = row([f.record for f in files], originals, [f.bpp for f in files])
             points.append(Point(setting=setting, row=figures, **median_times(files)))
         points.sort(key=lambda p: p.bpp)
         peak = bench.memory(name, points[len(points) // 2].setting)
@@ -106,7 +105,7 @@ def run(bench: Benchmark, names: Sequence[str], rates: Sequence[float]) -> Resul
         rates = [point.bpp for point in codecs[anchor(names)].points]
     return Results(
         about=_about(bench),
-        originals=row(originals, originals, None, wanted),
+        originals=row(originals, originals, None),
         codecs=codecs,
         matched=matched(codecs, rates),
         bd_rate=bd_rates(codecs, anchor(names)),

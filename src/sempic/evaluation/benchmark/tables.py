@@ -18,12 +18,12 @@ from sempic.evaluation.measures import measured
 def pictures(bench: Benchmark, results: Results) -> str:
     """pictures.csv: one line for each file, with the figures that a single picture can have."""
     lines: list[dict[str, Any]] = []
-    originals, wanted = bench.originals(), bench.plan.settings.metrics
+    originals = bench.originals()
     for name, codec in results.codecs.items():
         for point in codec.points:
             for index, item in enumerate(bench.plan.items):
                 file = bench.file(index, name, point.setting)
-                figures = row([file.record], [originals[index]], None, wanted)
+                figures = row([file.record], [originals[index]], None)
                 numbers = {**file._asdict(), **figures}
                 line = {"codec": name, "setting": point.setting, "picture": item.name}
                 line |= {k: f"{v:.6g}" for k, v in numbers.items() if isinstance(v, float)}

@@ -7,11 +7,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import PIL.Image
 
+import sempic
 from sempic import models, pictures
 from sempic.evaluation import weights
 from sempic.scene import Image, LabelMap
@@ -21,6 +23,12 @@ if TYPE_CHECKING:
 
 JPEG_QUALITY = 90
 """Quality of `Reference.as_jpeg`."""
+_MODULES = (
+    *("critical.py", "palette.py", "pictures.py", "check/objects.py", "labels/regions.py"),
+    *("models/runtime.py", "segment/*.py", "windows/choice.py"),
+    *("evaluation/me*.py", "evaluation/networks.py", "evaluation/measures/*.py"),
+)
+"""Of `_modules`, in sempic's folder."""
 Record = dict[str, Any]
 """Measurements of one picture: numbers and arrays by name, which can be cached."""
 Row = dict[str, Any]
@@ -96,7 +104,7 @@ class Metric(ABC):
     field: str
     """The key of a record that shows that the metric was measured."""
     weights: tuple[str, ...] = ()
-    """Names of the necessary weights, for `weights.check`."""
+    """Names of the necessary weights, as of `weights.check`."""
     costly = False
     """Whether the metric is measured only on request."""
     of_sets = ""
@@ -112,14 +120,22 @@ class Metric(ABC):
     has_network = False
     """Whether the metric has a network that sees whole pictures (`Reference.features`)."""
 
-    def check(self, inception: str | None, judge: str | None) -> None:
-        """Raises ModelError if weights are missing; arguments as in `Settings`."""
-        if self.judged and judge is None:
-            models.find(models.JUDGE)
+    def networks(self, inception: str | None, judge: str | None) -> list[Path]:
+        """The files of the necessary networks; arguments as in `Settings`. Raises ModelError if
+        one is missing."""
+        found = [weights.check(name) for name in self.weights]
+        if self.judged:
+            found.append(Path(judge or models.find(models.JUDGE)))
         if self.inception:
-            weights.inception(inception)
-        for part in self.weights:
-            weights.check(part)
+            found.append(weights.inception(inception))
+        return found
+
+    def key(self, settings: Settings) -> str:
+        """Everything but picture and human map that determines a record; part of cache keys."""
+        import onnxruntime
+
+        files = [*self.networks(settings.inception, settings.judge), *_modules()]
+        return " ".join([self.name, onnxruntime.__version__, *map(weights.digest, files)])
 
     def load(self, settings: Settings) -> Any:
         """The metric's network, of `sempic.evaluation.networks`. Raises ModelError."""
@@ -149,6 +165,13 @@ class Metric(ABC):
     def details(self, rows: Sequence[tuple[str, Row]]) -> list[list[str]]:
         """A table, heads first, of the counts behind the figures of titled rows; [] for none."""
         return []
+
+
+@functools.cache
+def _modules() -> list[Path]:
+    """Our modules that records depend on."""
+    package = Path(sempic.__file__).parent
+    return sorted(path for pattern in _MODULES for path in package.glob(pattern))
 
 
 class Mean(Metric):
