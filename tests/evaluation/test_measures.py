@@ -198,7 +198,7 @@ def test_only_objects_of_the_human_map_are_confirmed(judge):
     # and the third is a pedestrian there.
     found = row(records, [measure.original(reference)] * 2, None)
     assert found["objects"]["all"]["there"] == 6
-    assert found["confirmed"]["vehicles"] == (1, 2)
+    assert found["confirmed"]["all"] == {"there": 2, "kept": 1, "jpeg_kept": 2}
     assert found["confirmed_kept"] == 0.5
     assert [f.text(found) for f in METRICS["confirmed"].figures] == ["0.500"]
     heads, mine, beside = METRICS["confirmed"].details([("mine", found)])
