@@ -229,15 +229,10 @@ class Sempic(PictureCodec):
     def version(self) -> str:
         import onnxruntime
 
-        named = self.models
-        networks = [
-            named.segmenter or models.find(models.SEGMENTER),
-            named.receiver or models.find(models.RECEIVER),
-        ]
-        if self.variant == "checked":
-            networks.append(named.verifier or models.find(models.VERIFIER))
-        if named.prior is not None:
-            networks.append(named.prior)
+        roles = [models.SEGMENTER, models.RECEIVER]
+        roles += [models.VERIFIER] * (self.variant == "checked")
+        networks = [getattr(self.models, role) or models.find(role) for role in roles]
+        networks += [self.models.prior] * (self.models.prior is not None)
         digests = map(weights.digest, [*map(Path, networks), *_sources()])
         palette = self.palette if self.needs_labels else ""
         libraries = av.__version__, onnxruntime.__version__

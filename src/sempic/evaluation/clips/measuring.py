@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from sempic import api, coarse, segment, sequence
+from sempic import api, coarse, sequence
 from sempic.errors import InputError, noting
 from sempic.evaluation import codecs, metrics
 from sempic.evaluation.clips.clip import Clip
@@ -94,7 +94,7 @@ class Way:
 
 def measure(clip: Clip, plan: Plan) -> dict[str, Way]:
     """The clip in each way of the plan, by name. Raises SempicErrors of coding."""
-    coder = api.Codec(_CachedSegmenter(plan.models.segmenter), plan.models.receiver)
+    coder = api.Codec(**plan.models.keywords())
     options = plan.options.keywords()
     pieces = list(sequence.encode(clip.frames, rate=clip.rate, codec=coder, **options))
     coded = {"sempic": _sequence(pieces, coder)}
@@ -118,24 +118,6 @@ def measure(clip: Clip, plan: Plan) -> dict[str, Way]:
         figures["flicker"] = flicker(clip.frames, way.pictures, places)
         found[name] = replace(way, row=figures)
     return found
-
-
-class _CachedSegmenter:
-    """A segmenter that sees each frame once, however often the frame is coded."""
-
-    def __init__(self, spec: str | None) -> None:
-        self._inner = segment.load(spec)
-        self.palette, self.voids = self._inner.palette, self._inner.voids
-        self._cache: dict[bytes, Any] = {}
-
-    def __call__(self, image: Image) -> LabelMap:
-        return self.predict(image)[0]
-
-    def predict(self, image: Image) -> Any:
-        key = image.tobytes()
-        if key not in self._cache:
-            self._cache[key] = self._inner.predict(image)
-        return self._cache[key]
 
 
 def _sequence(pieces: list[bytes], coder: api.Codec) -> Way:
