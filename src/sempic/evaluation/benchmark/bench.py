@@ -20,7 +20,8 @@ from sempic.evaluation.benchmark.cache import Cache, digest, key
 from sempic.evaluation.benchmark.plan import Plan
 from sempic.evaluation.benchmark.workers import Job, Workers
 from sempic.evaluation.folders import spread
-from sempic.evaluation.measures import METRICS, Record
+from sempic.evaluation.measure import row
+from sempic.evaluation.measures import METRICS, Record, Row
 
 PROBES = 4
 """Number of pictures, evenly spread, on which a codec's dial is set."""
@@ -35,12 +36,6 @@ class File(NamedTuple):
     encode_s: float
     """Processor time in seconds, as `decode_s`."""
     decode_s: float
-
-
-def median_times(files: Iterable[File]) -> dict[str, float]:
-    """The medians "encode_s" and "decode_s" of files."""
-    encode_s, decode_s = np.median([(file.encode_s, file.decode_s) for file in files], 0).tolist()
-    return {"encode_s": encode_s, "decode_s": decode_s}
 
 
 class Benchmark:
@@ -114,6 +109,14 @@ class Benchmark:
         stream, encode_s = cached
         decode_s = float(record.pop("decode_s"))
         return File(stream, record, self.bpp(index, name, setting), encode_s, decode_s)
+
+    def row(self, points: Iterable[tuple[int, str, int]], originals: Sequence[Record]) -> Row:
+        """The figures over files that were measured before, as of `measure.row`, and the medians
+        "encode_s" and "decode_s". `originals`: records of their originals."""
+        files = [self.file(*point) for point in points]
+        figures = row([file.record for file in files], originals, [file.bpp for file in files])
+        times = np.median([(file.encode_s, file.decode_s) for file in files], 0).tolist()
+        return figures | dict(zip(("encode_s", "decode_s"), times, strict=True))
 
     def _do(
         self,
