@@ -245,11 +245,11 @@ def test_scale_compares_native_and_half_size(run, measured, monkeypatch, capsys)
             return picture.astype(float)
 
         def original(self, reference):
-            return {"patches": reference[:40, :7, 0]}
+            return {"patch_fid": reference[:40, :7, 0]}
 
         def __call__(self, reference, shown):
             off = float(np.abs(reference - shown).mean())
-            return {"lpips": off, "patches": shown[:40, :7, 0] + off}
+            return {"lpips": off, "patch_fid": shown[:40, :7, 0] + off}
 
     monkeypatch.setattr(scale, "Measure", Measure)
     monkeypatch.setattr(scale, "available", lambda wanted, _: (wanted, []))

@@ -491,7 +491,7 @@ def test_confirmed_objects_need_no_miou(results, capsys):
 @pytest.mark.parametrize("metric", ["fid", "patch_fid"])
 def test_a_figure_that_needs_several_pictures_says_so(results, monkeypatch, capsys, metric):
     monkeypatch.setattr(METRICS[metric], "networks", lambda *_: [])
-    monkeypatch.setattr(METRICS[metric], "measure", lambda *_: {METRICS[metric].field: np.ones(1)})
+    monkeypatch.setattr(METRICS[metric], "measure", lambda *_: {metric: np.ones(1)})
     monkeypatch.setattr(Measure, "show", lambda *_: None)
     for i in (1, 2):
         (results / f"samples/{i}.png").unlink()

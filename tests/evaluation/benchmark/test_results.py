@@ -72,7 +72,7 @@ def test_the_csv_has_the_figures_that_one_picture_can_have():
     rng = np.random.default_rng(0)
 
     def record():
-        return {"features": rng.random(4), "patches": rng.random((3, 4)), "psnr": 20.0}
+        return {"fid": rng.random(4), "patch_fid": rng.random((3, 4)), "psnr": 20.0}
 
     files = [File(b"12", record(), 0.5, 1, 1) for _ in range(2)]
     originals = [record() for _ in files]
@@ -93,5 +93,5 @@ def test_the_csv_has_the_figures_that_one_picture_can_have():
     assert {"bpp", "psnr", "patch_fid"} <= lines[0].keys()
     assert not {"fid", "kid", "lpips"} & lines[0].keys()
     for line, file, original in zip(lines, files, originals, strict=True):
-        found = metrics.frechet(original["patches"], file.record["patches"])
+        found = metrics.frechet(original["patch_fid"], file.record["patch_fid"])
         assert float(line["patch_fid"]) == pytest.approx(found, rel=1e-4)

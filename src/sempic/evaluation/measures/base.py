@@ -101,15 +101,13 @@ class Metric(ABC):
     name: str
     """On the command line."""
     figures: tuple[Figure, ...]
-    field: str
-    """The key of a record that shows that the metric was measured."""
     weights: tuple[str, ...] = ()
     """Names of the necessary weights, as of `weights.check`."""
     costly = False
     """Whether the metric is measured only on request."""
     of_sets = ""
     """What the figures need at least two of; "": one picture is enough."""
-    of_originals = False
+    of_originals = True
     """Whether the figures need records of the originals, too."""
     of_maps = False
     """Whether the metric needs human maps."""
@@ -142,8 +140,8 @@ class Metric(ABC):
         raise NotImplementedError
 
     def measured_in(self, record: Record) -> bool:
-        """Whether a record has this metric."""
-        return self.field in record
+        """Whether a record has this metric: most have one value, under the metric's name."""
+        return self.name in record
 
     @abstractmethod
     def measure(self, reference: Reference, shown: Reference) -> Record:
@@ -158,7 +156,7 @@ class Metric(ABC):
         """The figures over all pictures, and the counts behind them.
 
         Args:
-            records: of the decoded pictures, with this metric's field.
+            records: of the decoded pictures, with this metric.
             originals: of their originals, if `of_originals`; may be empty.
         """
 
@@ -178,8 +176,10 @@ class Mean(Metric):
     """A metric with one figure, the mean over the pictures. It is infinite if it is that for all of
     them, as PSNR of the originals themselves; with only some of them, there is none."""
 
+    of_originals = False
+
     def __init__(self, figure: Figure) -> None:
-        self.name = self.field = figure.name
+        self.name = figure.name
         self.figures = (figure,)
 
     def add_up(self, records: Sequence[Record], originals: Sequence[Record]) -> Row:

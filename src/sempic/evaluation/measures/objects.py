@@ -25,12 +25,11 @@ _RIDERS = ("people", "two-wheelers")
 class _OfObjects(Metric):
     """Counts of objects that the judge finds in decoded pictures, and in the originals as JPEG.
 
-    Record: under the metric's name, int64 (groups, counts). The figures are shares of the objects
-    in the originals. Row: also, under the metric's name, for each group and "all" the counts by
-    name, and with "jpeg_" those of the originals as JPEG.
+    Record: int64 (groups, counts). The figures are shares of the objects in the originals. Row:
+    also, under the metric's name, for each group and "all" the counts by name, and with "jpeg_"
+    those of the originals as JPEG.
     """
 
-    of_originals = True
     judged = True
     title: str
     """Of `details`."""
@@ -42,9 +41,9 @@ class _OfObjects(Metric):
         return self.measure(reference, reference.as_jpeg)
 
     def add_up(self, records: Sequence[Record], originals: Sequence[Record]) -> Row:
-        table, names = np.sum([record[self.field] for record in records], 0), [*self.counts]
+        table, names = np.sum([record[self.name] for record in records], 0), [*self.counts]
         if originals:
-            by_jpeg = np.sum([record[self.field] for record in originals], 0)
+            by_jpeg = np.sum([record[self.name] for record in originals], 0)
             table = np.concatenate([table, by_jpeg[:, 1:]], 1)
             names += [f"jpeg_{name}" for name in self.counts[1:]]
         rows = zip((*GROUPS, "all"), [*table.tolist(), table.sum(0).tolist()], strict=True)
@@ -73,7 +72,7 @@ class Objects(_OfObjects):
     """The counts are those of `count`. The judge sees people in fences and wheels, too: see
     `Confirmed`."""
 
-    name = field = "objects"
+    name = "objects"
     title = "kept / invented"
     counts = ("there", "kept", "invented")
     figures = (
@@ -83,14 +82,14 @@ class Objects(_OfObjects):
 
     def measure(self, reference: Reference, shown: Reference) -> Record:
         palette = PALETTES[reference.measure.finder.palette]
-        return {self.field: count(reference.searched, shown.searched, palette)}
+        return {self.name: count(reference.searched, shown.searched, palette)}
 
 
 class Confirmed(_OfObjects):
     """Only objects that the human map confirms, which is in the judge's palette. Absent unless all
     pictures have maps."""
 
-    name = field = "confirmed"
+    name = "confirmed"
     of_maps = True
     title = "confirmed, kept"
     counts = ("there", "kept")
@@ -102,7 +101,7 @@ class Confirmed(_OfObjects):
         palette = PALETTES[reference.measure.finder.palette]
         truth = checked(reference.labels, palette)
         changes = confirmed(reference.searched, shown.searched, truth, palette)
-        return {self.field: np.array([(c.tally.seen, c.tally.kept) for c in changes.values()])}
+        return {self.name: np.array([(c.tally.seen, c.tally.kept) for c in changes.values()])}
 
 
 def confirmed(
