@@ -30,8 +30,8 @@ from common import add_folder, in_one_line, new_parser, positive, save
 from sempic import fields, models, segment
 from sempic.commands import _measuring
 from sempic.evaluation import benchmark, codecs
-from sempic.evaluation.benchmark.dial import nearest
 from sempic.evaluation.benchmark.tables import markdown
+from sempic.evaluation.dial import nearest
 from sempic.evaluation.folders import spread
 from sempic.evaluation.human_maps import UNKNOWN
 from sempic.evaluation.measures import details, measured

@@ -573,3 +573,6 @@ def test_the_judge_sees_each_original_once(monkeypatch):
         measure(reference, picture)
     measure.original(reference)
     assert judge.calls == 4
+    measure = Measure(Settings(metrics=("miou", "objects"), judge="other.onnx"))
+    measure(measure.reference(picture), picture.copy())
+    assert judge.calls == 6

@@ -102,7 +102,7 @@ def evaluate(
         samples=found,
         originals=row(ceiling, ceiling, None),
         pictures=table,
-        notes=[*notes, *lacking(settings.metrics, found, records, of_maps=maps is not None)],
+        notes=[*notes, *lacking(settings.metrics, [found], records, of_maps=maps is not None)],
     )
 
 

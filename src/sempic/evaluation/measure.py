@@ -7,7 +7,7 @@ the other figures, with confidence intervals.
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -186,7 +186,7 @@ def row(records: Sequence[Record], originals: Sequence[Record], bpp: Sequence[fl
 
 def lacking(
     measured: Collection[str],
-    found: Collection[str],
+    rows: Iterable[Row],
     records: Collection[Record] = (),
     *,
     of_maps: bool,
@@ -198,11 +198,11 @@ def lacking(
 
     Args:
         measured: names of metrics.
-        found: names of the figures of a row, or of several.
+        rows: none of which has the figure.
         records: of the row; they are counted in the notes.
         of_maps: whether there are human maps.
     """
-    notes = []
+    notes, found = [], {name for row in rows for name in row}
     if of_maps and "miou" in measured and "miou" not in found:
         notes.append("no mIoU: the human maps are all void")
     for metric in (METRICS[name] for name in measured if name not in found):

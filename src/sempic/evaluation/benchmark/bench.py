@@ -15,10 +15,10 @@ from typing import NamedTuple
 import numpy as np
 
 from sempic import batch, models, processes
-from sempic.evaluation.benchmark import dial
 from sempic.evaluation.benchmark.cache import Cache, digest, key
 from sempic.evaluation.benchmark.plan import Plan
 from sempic.evaluation.benchmark.workers import Job, Workers
+from sempic.evaluation.dial import nearest
 from sempic.evaluation.folders import spread
 from sempic.evaluation.measure import row
 from sempic.evaluation.measures import METRICS, Record, Row
@@ -170,7 +170,7 @@ class Benchmark:
         """The settings nearest to the given rates, without settings of equal rate."""
         settings = self.codec(name).settings
         rate = functools.cache(lambda at: self.rate(name, settings[at]))
-        places = sorted({dial.nearest(rate, len(settings), target) for target in rates})
+        places = sorted({nearest(rate, len(settings), target) for target in rates})
         # At the ends of some dials, neighbouring settings give the same file.
         return [
             settings[at] for i, at in enumerate(places) if not i or rate(at) > rate(places[i - 1])

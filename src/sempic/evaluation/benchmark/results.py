@@ -56,9 +56,14 @@ class Results:
     """See `bd_rates`."""
 
     @property
+    def points(self) -> list[Row]:
+        """Those of all codecs."""
+        return [point for codec in self.codecs.values() for point in codec.points]
+
+    @property
     def figures(self) -> dict[str, Figure]:
         """The figures that any codec has, by name."""
-        return measured(point for codec in self.codecs.values() for point in codec.points)
+        return measured(self.points)
 
     @property
     def anchor(self) -> str:

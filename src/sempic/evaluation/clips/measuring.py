@@ -21,6 +21,7 @@ from sempic import api, coarse, sequence
 from sempic.errors import InputError, noting
 from sempic.evaluation import codecs, metrics
 from sempic.evaluation.clips.clip import Clip
+from sempic.evaluation.dial import nearest
 from sempic.evaluation.measure import Measure, Settings, row
 from sempic.evaluation.measures import Record, Row
 from sempic.evaluation.measures.base import Reference
@@ -151,32 +152,24 @@ def _competitor(name: str, clip: Clip, size: int) -> Way:
 
 def _nearest(competitor: codecs.Video, clip: Clip, size: int) -> tuple[int, list[Image], int]:
     """(bytes, decoded frames, width when coded) of the competitor's stream nearest to a size in
-    bytes, by bisection over the CRF.
-
-    If all streams are too large, half the width and height are coded and enlarged again.
-    """
+    bytes. If all streams are too large, half the width and height are coded and enlarged again."""
     height, width = clip.frames[0].shape[:2]
+    settings = competitor.settings
 
     @functools.cache
-    def coded(crf: int) -> list[bytes]:
-        return competitor.packets(clip.frames, crf, clip.rate)
+    def coded(at: int) -> list[bytes]:
+        return competitor.packets(clip.frames, settings[at], clip.rate)
 
-    def bytes_at(crf: int) -> int:
-        return sum(map(len, coded(crf)))
+    def bytes_at(at: int) -> int:
+        return sum(map(len, coded(at)))
 
-    high, low = competitor.settings[0], competitor.settings[-1]
-    if bytes_at(high) > _SLACK * size and width > _SMALLEST:
+    if bytes_at(0) > _SLACK * size and width > _SMALLEST:
         half = width // 4 * 2, height // 4 * 2
         frames = [resized(frame, half, "BOX") for frame in clip.frames]
         found, small, coded_width = _nearest(competitor, replace(clip, frames=frames), size)
         return found, [resized(p, (width, height)) for p in small], coded_width
-    while low < high:  # the lowest CRF whose stream has at most `size` bytes
-        middle = (low + high) // 2
-        low, high = (low, middle) if bytes_at(middle) <= size else (middle + 1, high)
-    tried = [crf for crf in (low - 1, low) if crf in competitor.settings]
-    best = min(tried, key=lambda crf: abs(bytes_at(crf) - size))
-    frames = competitor.frames(coded(best), width, height)
-    return bytes_at(best), frames, width
+    best = nearest(bytes_at, len(settings), size, near=0)
+    return bytes_at(best), competitor.frames(coded(best), width, height), width
 
 
 # ── flicker ──────────────────────────────────────────────────────────────────────────────────

@@ -80,7 +80,8 @@ class Reference:
     @functools.cached_property
     def searched(self) -> LabelMap:
         """The map of `Measure.finder`, for objects."""
-        return self.measure.finder(self.picture)
+        is_bundled = self.measure.settings.judge is None  # another one sees it no larger
+        return self.measure.finder(self.picture) if is_bundled else self.judged
 
     @functools.cached_property
     def as_jpeg(self) -> Reference:
