@@ -175,16 +175,13 @@ class Bpg(PictureCodec):
         return f"{super().version} {self.factor} {_version_of_coarse()}"
 
     def encode(self, picture: Image, setting: int, labels: LabelMap | None = None) -> bytes:
-        small = coarse.downscale(picture, self.factor) if self.factor > 1 else picture
+        small = coarse.downscale(picture, self.factor)
         return coarse.encode(small, quality=setting, chroma=self.chroma)
 
     def decode(self, stream: bytes, width: int, height: int) -> Image:
-        small = coarse.to_rgb(coarse.decode(stream))
-        if self.factor == 1:
-            return small
+        small = PIL.Image.fromarray(coarse.to_rgb(coarse.decode(stream)))
         box = (0, 0, width / self.factor, height / self.factor)
-        how = PIL.Image.Resampling.BICUBIC
-        return np.array(PIL.Image.fromarray(small).resize((width, height), how, box))
+        return np.array(small.resize((width, height), PIL.Image.Resampling.BICUBIC, box))
 
 
 class Enlarged(Bpg):
