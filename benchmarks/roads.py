@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib.util
+import operator
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,10 @@ from common import add_folder, in_one_line, new_parser, positive, save
 from sempic import fields, models, segment
 from sempic.commands import _measuring
 from sempic.evaluation import benchmark, codecs
-from sempic.evaluation.benchmark.bench import median_times
-from sempic.evaluation.benchmark.dial import nearest
 from sempic.evaluation.benchmark.tables import markdown
+from sempic.evaluation.dial import nearest
 from sempic.evaluation.folders import spread
 from sempic.evaluation.human_maps import UNKNOWN
-from sempic.evaluation.measure import row
 from sempic.evaluation.measures import details, measured
 from sempic.evaluation.measures.base import JPEG_QUALITY
 from sempic.options import DEFAULT_QUALITY, Models
@@ -102,7 +101,7 @@ def main() -> None:
 
 
 def measure(bench: benchmark.Benchmark, rows: list[str], quality: int) -> list[dict[str, Any]]:
-    """The rows of the table, as `sempic.evaluation.measure.row`, with a title and seconds."""
+    """The rows of the table, as `Benchmark.row`, with a title."""
     indices = range(len(bench.plan.items))
 
     def point(name: str, index: int) -> tuple[str, int]:
@@ -114,17 +113,16 @@ def measure(bench: benchmark.Benchmark, rows: list[str], quality: int) -> list[d
     points = {name: [point(name, index) for index in indices] for name in rows}
     bench.measure((i, *mine[i]) for i in indices for mine in points.values())
     originals = bench.originals()
-    coded = {name: [bench.file(i, *mine[i]) for i in indices] for name, mine in points.items()}
     lines = []
-    for name, files in coded.items():
-        figures = row([f.record for f in files], originals, [f.bpp for f in files])
-        line = {"title": ROWS[name][0], **figures, **median_times(files)}
-        both = (*coded.get("ours", ()), *files)
-        if name != "ours" and "ours" in coded and all("lpips" in file.record for file in both):
-            line["ours_nearer"] = sum(
-                mine.record["lpips"] < other.record["lpips"]
-                for mine, other in zip(coded["ours"], files, strict=True)
+    for name, mine in points.items():
+        coded = [(i, *mine[i]) for i in indices]
+        line = {"title": ROWS[name][0], **bench.row(coded, originals)}
+        if name != "ours" and "ours" in points and "lpips" in bench.plan.settings.metrics:
+            ours, other = (
+                [bench.file(i, *some[i]).record["lpips"] for i in indices]
+                for some in (points["ours"], mine)
             )
+            line["ours_nearer"] = sum(map(operator.lt, ours, other))
         lines.append(line)
     return lines
 

@@ -70,7 +70,7 @@ def measure(shown: list[Image], wanted: list[str]) -> dict[str, Any]:
     }
     if "patch_fid" in wanted:
         there, *here = (
-            [record["patches"].astype(np.float64) for record in some]
+            [record["patch_fid"].astype(np.float64) for record in some]
             for some in (originals, *records)
         )
         result["patch FID"] = _patches(there, here)

@@ -88,6 +88,25 @@ def test_a_segmenter_of_transformers_is_part_of_the_version():
     assert len(versions) == 2
 
 
+def test_the_code_of_a_codec_is_part_of_its_version():
+    class Other(codecs.Bpg):
+        def encode(self, picture, setting, labels=None):
+            return super().encode(picture, setting + 1)
+
+    assert codecs.load("bpg").version != Other(**vars(codecs.load("bpg"))).version
+
+
+def test_weights_of_esrgan_are_part_of_the_version(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "sempic").mkdir()
+    versions = set()
+    for content in "ab":
+        (tmp_path / "sempic/esrgan.safetensors").write_text(content)
+        weights.digest.cache_clear()
+        versions.add(codecs.load("coarse+esrgan").version)
+    assert len(versions) == 2
+
+
 def test_coarse_is_enlarged_without_a_shift():
     codec = codecs.load("coarse")
     ramp = np.tile(np.linspace(30, 220, 84).astype(np.uint8)[:, None], (60, 1, 3))

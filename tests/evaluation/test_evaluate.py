@@ -490,8 +490,8 @@ def test_confirmed_objects_need_no_miou(results, capsys):
 
 @pytest.mark.parametrize("metric", ["fid", "patch_fid"])
 def test_a_figure_that_needs_several_pictures_says_so(results, monkeypatch, capsys, metric):
-    monkeypatch.setattr(METRICS[metric], "check", lambda *_: None)
-    monkeypatch.setattr(METRICS[metric], "measure", lambda *_: {METRICS[metric].field: np.ones(1)})
+    monkeypatch.setattr(METRICS[metric], "networks", lambda *_: [])
+    monkeypatch.setattr(METRICS[metric], "measure", lambda *_: {metric: np.ones(1)})
     monkeypatch.setattr(Measure, "show", lambda *_: None)
     for i in (1, 2):
         (results / f"samples/{i}.png").unlink()
@@ -570,7 +570,9 @@ def test_the_judge_sees_each_original_once(monkeypatch):
     picture, labels = street(*SIZE)
     reference = measure.reference(picture, labels)
     for _ in range(3):
-        measure(reference, picture.copy())
+        measure(reference, picture)
+    measure.original(reference)
     assert judge.calls == 4
-    measure(reference, picture)
-    assert judge.calls == 4
+    measure = Measure(Settings(metrics=("miou", "objects"), judge="other.onnx"))
+    measure(measure.reference(picture), picture.copy())
+    assert judge.calls == 6

@@ -9,9 +9,9 @@ from conftest import street
 
 from sempic import cli, models, segment
 from sempic.critical import GROUPS, Tally
-from sempic.evaluation import markup, metrics
+from sempic.evaluation import markup, metrics, weights
 from sempic.evaluation.benchmark import report, tables
-from sempic.evaluation.benchmark.results import CodecResults, Point, Results, matched
+from sempic.evaluation.benchmark.results import CodecResults, Results, matched
 from sempic.evaluation.measure import SIDE, Measure, Settings, available, row
 from sempic.evaluation.measures import FIGURES, METRICS, inception, objects
 from sempic.evaluation.measures.base import Figure, Mean
@@ -58,12 +58,26 @@ def test_a_void_that_is_the_first_id_is_no_class(monkeypatch):
     assert found["miou"] == found["agreement"] == 0.75
 
 
-def test_the_cache_key_has_the_content_of_the_fid_network(tmp_path):
+def test_the_cache_key_has_the_content_of_the_networks(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "sempic").mkdir()
+    files = {"fid": tmp_path / "fid.pt", "miou": tmp_path / "judge.onnx"}
+    files["lpips"] = tmp_path / "sempic/alexnet.safetensors"
+    settings = Settings(inception=str(files["fid"]), judge=str(files["miou"]))
     keys = []
-    for name in "ab":  # of equal size
-        (tmp_path / name).write_text(name)
-        keys.append(Settings(metrics=("fid",), inception=str(tmp_path / name)).key())
-    assert keys[0] != keys[1]
+    for content in "ab":  # of equal size
+        for file in files.values():
+            file.write_text(content)
+        weights.digest.cache_clear()
+        keys.append({METRICS[name].key(settings) for name in files})
+    assert len(keys[0] | keys[1]) == 2 * len(files)
+
+
+@pytest.mark.parametrize("module", ["networks.py", "objects.py", "fit.py"])
+def test_the_cache_key_has_the_code_that_measures(module, monkeypatch):
+    before, digest = METRICS["psnr"].key(Settings()), weights.digest
+    monkeypatch.setattr(weights, "digest", lambda path: digest(path) + "x" * (path.name == module))
+    assert METRICS["psnr"].key(Settings()) != before
 
 
 def test_objects_that_stay_are_kept():
@@ -184,7 +198,7 @@ def test_only_objects_of_the_human_map_are_confirmed(judge):
     # and the third is a pedestrian there.
     found = row(records, [measure.original(reference)] * 2, None)
     assert found["objects"]["all"]["there"] == 6
-    assert found["confirmed"]["vehicles"] == (1, 2)
+    assert found["confirmed"]["all"] == {"there": 2, "kept": 1, "jpeg_kept": 2}
     assert found["confirmed_kept"] == 0.5
     assert [f.text(found) for f in METRICS["confirmed"].figures] == ["0.500"]
     heads, mine, beside = METRICS["confirmed"].details([("mine", found)])
@@ -306,9 +320,7 @@ def test_a_new_metric_shows_in_tables_page_curves_and_json(tmp_path, monkeypatch
     assert cli.main(["compare", "images/a.png", "samples/a.png", "--metrics", "dark"]) == 0
     assert "darkness" in capsys.readouterr().out
     assert "darkness" in (tmp_path / "compare.html").read_text()
-    points = [
-        Point(setting=b, row={"bpp": b, "dark": 0.1 / b}, encode_s=1, decode_s=1) for b in (1, 2)
-    ]
+    points = [{"setting": bpp, "bpp": bpp, "dark": 0.1 / bpp} for bpp in (1, 2)]
     coded = {"a": CodecResults(title="A", peak_bytes=1, points=points)}
     results = Results(
         about={"pictures": 1},
@@ -321,7 +333,7 @@ def test_a_new_metric_shows_in_tables_page_curves_and_json(tmp_path, monkeypatch
     assert "darkness" in report.plot(results, ["dark"])
     assert results.matched[1]["dark"] == 0.05
     told = json.loads(tables.dump(results))["codecs"]["a"]["points"][1]
-    assert told == {"bpp": 2, "dark": 0.05, "setting": 2, "encode_s": 1, "decode_s": 1}
+    assert told == points[1]
 
 
 def test_heads_of_pages_say_how_many_windows_and_which_values_are_better():

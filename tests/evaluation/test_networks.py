@@ -5,6 +5,7 @@ import os
 import pickle
 import sys
 from importlib.resources import files
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -325,6 +326,20 @@ def test_inception_features_depend_on_the_picture():
     assert a.dtype == np.float32
     assert np.array_equal(a, network.features(street(48, 64)[0]))
     assert not np.allclose(a, network.features(street(48, 64, seed=1)[0]), rtol=0.1)
+
+
+def test_the_digest_of_a_model_is_that_of_all_its_files(tmp_path):
+    """torch.onnx.export keeps weights in a second file; transformers' models may be folders."""
+    path, data = tmp_path / "judge.onnx", tmp_path / "judge.onnx.data"
+    entry = b"\x0a\x08location\x12" + bytes([len(data.name)]) + data.name.encode()
+    path.write_bytes(b"graph" + entry + b"more")
+    found = []
+    for content in "ab":
+        data.write_text(content)
+        weights.digest.cache_clear()
+        found.append([weights.digest(spec) for spec in (path, Path(f"hf:{tmp_path}"))])
+    assert all(first != second for first, second in zip(*found, strict=True))
+    assert weights.digest(Path("hf:nvidia/some")) == "hf:nvidia/some"
 
 
 def test_a_download_that_fails_says_why_and_not_the_hint_below_it():

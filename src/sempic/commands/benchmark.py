@@ -149,7 +149,7 @@ def _pictures(args: argparse.Namespace) -> int:
         plan.codec(name)  # unknown names and missing libraries fail before the work
     with benchmark.Benchmark(plan, cache=args.cache, jobs=args.jobs) as bench:
         results = benchmark.run(bench, names, args.rates or benchmark.RATES)
-        for note in lacking(settings.metrics, results.figures, of_maps=maps is not None):
+        for note in lacking(settings.metrics, results.points, of_maps=maps is not None):
             console.say(note)
         parts = {
             "report.json": tables.dump(results),
@@ -181,8 +181,8 @@ def _clips(args: argparse.Namespace, paths: list[Path]) -> int:
     for path, clip in zip(paths, tqdm(found, "clips", unit="clip", disable=None), strict=True):
         with _sequence.noted(str(path)):
             results.append((clip, clips.measure(clip, plan)))
-    figures = {name for _, ways in results for way in ways.values() for name in way.row}
-    for note in lacking(plan.settings.metrics, figures, of_maps=False):
+    rows = [way.row for _, ways in results for way in ways.values()]
+    for note in lacking(plan.settings.metrics, rows, of_maps=False):
         console.say(note)
     parts = {
         "report.json": clip_tables.dump(results),

@@ -52,8 +52,7 @@ def run(args: argparse.Namespace) -> int:
         steps=args.steps,
         models=models,
     )
-    figures = {name for line in found for name in line}
-    for note in lacking(settings.metrics, figures, of_maps=args.labels is not None):
+    for note in lacking(settings.metrics, found, of_maps=args.labels is not None):
         console.say(note)
     files.make_folder(args.output.parent)
     files.write(args.output, console.readable(page).encode())

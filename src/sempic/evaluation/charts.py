@@ -34,10 +34,6 @@ class Curve:
     points: Sequence[tuple[float, float]]
     """(bpp, figure)."""
 
-    @property
-    def ours(self) -> bool:
-        return codecs.is_ours(self.codec)
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Panel:
@@ -65,7 +61,7 @@ def figure(panels: Sequence[Panel]) -> str:
         x, y = 20 + number % per_row * 230, rows * _HEIGHT + 16 + number // per_row * 22
         _add(svg, "line", x1=x, x2=x + 28, y1=y, y2=y, **_stroke(curve))
         _mark(svg, curve.codec, x + 14, y)
-        weight = "bold" if curve.ours else "normal"
+        weight = "bold" if codecs.is_ours(curve.codec) else "normal"
         _add(svg, "text", curve.title, x=x + 36, y=y + 4, font_weight=weight)
     return ElementTree.tostring(svg, "unicode")
 
@@ -102,7 +98,7 @@ def _panel(svg: Element, panel: Panel) -> None:
         at, text = y(panel.ceiling), f"{panel.ceiling_title} {panel.ceiling:.3f}"
         _add(svg, "line", x1=_LEFT, x2=right, y1=at, y2=at, stroke=_GREY, stroke_dasharray="7 4")
         _label(svg, text, _LEFT + 6, at + 14, "start")
-    for curve in sorted(panel.curves, key=lambda c: c.ours):
+    for curve in sorted(panel.curves, key=lambda c: codecs.is_ours(c.codec)):
         line = " ".join(f"{x(r):.1f},{y(v):.1f}" for r, v in sorted(curve.points))
         _add(svg, "polyline", points=line, fill="none", **_stroke(curve))
         for rate, value in curve.points:
@@ -185,7 +181,7 @@ def _label(svg: Element, text: str, x: float, y: float, anchor: str = "middle") 
 
 def _stroke(curve: Curve) -> dict[str, str]:
     style = codecs.style(curve.codec)
-    width = "3" if curve.ours else "1.8"
+    width = "3" if codecs.is_ours(curve.codec) else "1.8"
     return {"stroke": style.colour, "stroke_width": width, "stroke_dasharray": style.dashes}
 
 

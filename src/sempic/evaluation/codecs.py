@@ -7,6 +7,8 @@ and bare streams where it has none here (HEVC, SVT-AV1), which favours those two
 from __future__ import annotations
 
 import functools
+import hashlib
+import inspect
 import io
 import os
 import re
@@ -53,9 +55,11 @@ class PictureCodec(ABC):
     """Whether `encode` needs the human label map."""
 
     @property
-    @abstractmethod
     def version(self) -> str:
-        """Everything but picture and setting that determines the stream; part of cache keys."""
+        """Everything but name, picture and setting that determines stream and decoded picture; part
+        of cache keys. Here the code of the codec's class."""
+        code = "".join(map(inspect.getsource, type(self).__mro__[:-2]))  # without ABC and object
+        return hashlib.sha256(code.encode()).hexdigest()[:16]
 
     @abstractmethod
     def encode(self, picture: Image, setting: int, labels: LabelMap | None = None) -> bytes:
@@ -82,7 +86,7 @@ class Pillow(PictureCodec):
 
     @property
     def version(self) -> str:
-        return f"{self.library} {self.options(self.settings[0])}"
+        return f"{super().version} {self.library} {self.options(self.settings[0])}"
 
     def encode(self, picture: Image, setting: int, labels: LabelMap | None = None) -> bytes:
         return saved(PIL.Image.fromarray(picture), self.format, **self.options(setting))
@@ -112,7 +116,7 @@ class Video(PictureCodec):
 
     @property
     def version(self) -> str:
-        return f"{self.options(self.settings[0])} {_version_of_coarse()}"
+        return f"{super().version} {self.options(self.settings[0])} {_version_of_coarse()}"
 
     def encode(self, picture: Image, setting: int, labels: LabelMap | None = None) -> bytes:
         return b"".join(self.packets([picture], setting))
@@ -161,30 +165,42 @@ def encodable(*codecs: Video) -> Video:
 
 @dataclass(frozen=True)
 class Bpg(PictureCodec):
-    """Our BPG of the whole picture, or of a smaller copy that the decoder enlarges."""
+    """Our BPG of the whole picture, or of a smaller copy that the decoder enlarges (bicubic)."""
 
     chroma: str
     factor: int = 1
-    enlarge: Callable[[Image, int, int], Image] | None = None
-    """(small, width, height) → picture; None: bicubic."""
 
     @property
     def version(self) -> str:
-        return f"{self.factor} {_version_of_coarse()}"
+        return f"{super().version} {self.factor} {_version_of_coarse()}"
 
     def encode(self, picture: Image, setting: int, labels: LabelMap | None = None) -> bytes:
-        small = coarse.downscale(picture, self.factor) if self.factor > 1 else picture
+        small = coarse.downscale(picture, self.factor)
         return coarse.encode(small, quality=setting, chroma=self.chroma)
 
     def decode(self, stream: bytes, width: int, height: int) -> Image:
-        small = coarse.to_rgb(coarse.decode(stream))
-        if self.factor == 1:
-            return small
-        if self.enlarge is not None:
-            return self.enlarge(small, width, height)
+        small = PIL.Image.fromarray(coarse.to_rgb(coarse.decode(stream)))
         box = (0, 0, width / self.factor, height / self.factor)
-        how = PIL.Image.Resampling.BICUBIC
-        return np.array(PIL.Image.fromarray(small).resize((width, height), how, box))
+        return np.array(small.resize((width, height), PIL.Image.Resampling.BICUBIC, box))
+
+
+class Enlarged(Bpg):
+    """Our BPG of a copy of a quarter of the size, which ESRGAN enlarges."""
+
+    @functools.cached_property
+    def _enlarge(self) -> Callable[[Image], Image]:
+        from sempic.evaluation import networks
+
+        return networks.Esrgan()
+
+    @property
+    def version(self) -> str:
+        files = weights.check("esrgan"), Path(__file__).with_name("networks.py")
+        return " ".join([super().version, *map(weights.digest, files)])
+
+    def decode(self, stream: bytes, width: int, height: int) -> Image:
+        whole = self._enlarge(coarse.to_rgb(coarse.decode(stream)))
+        return np.ascontiguousarray(whole[:height, :width])
 
 
 @dataclass(frozen=True)
@@ -210,18 +226,14 @@ class Sempic(PictureCodec):
     def version(self) -> str:
         import onnxruntime
 
-        named = self.models
-        networks = [
-            named.segmenter or models.find(models.SEGMENTER),
-            named.receiver or models.find(models.RECEIVER),
-        ]
-        if self.variant == "checked":
-            networks.append(named.verifier or models.find(models.VERIFIER))
-        if named.prior is not None:
-            networks.append(named.prior)
+        roles = [models.SEGMENTER, models.RECEIVER]
+        roles += [models.VERIFIER] * (self.variant == "checked")
+        networks = [getattr(self.models, role) or models.find(role) for role in roles]
+        networks += [self.models.prior] * (self.models.prior is not None)
         digests = map(weights.digest, [*map(Path, networks), *_sources()])
         palette = self.palette if self.needs_labels else ""
-        return " ".join(map(str, [av.__version__, onnxruntime.__version__, *digests, palette]))
+        libraries = av.__version__, onnxruntime.__version__
+        return " ".join(map(str, [super().version, *libraries, *digests, palette]))
 
     def encode(self, picture: Image, setting: int, labels: LabelMap | None = None) -> bytes:
         options: dict[str, Any] = {}
@@ -316,17 +328,7 @@ def _jpeg(slow: bool) -> PictureCodec:
 
 def _esrgan(slow: bool) -> PictureCodec:
     weights.check("esrgan")
-
-    @functools.cache
-    def network() -> Callable[[Image], Image]:
-        from sempic.evaluation import networks
-
-        return networks.Esrgan()
-
-    def enlarge(small: Image, width: int, height: int) -> Image:
-        return np.ascontiguousarray(network()(small)[:height, :width])
-
-    return Bpg("coarse, ESRGAN", _QPS, "444", 4, enlarge)
+    return Enlarged("coarse, ESRGAN", _QPS, "444", 4)
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,21 +101,17 @@ def _page(paths: Sequence[Path], found: Sequence[dict[str, Any]], shown: Sequenc
         size = "–" if line["bytes"] is None else str(line["bytes"])
         kind = "ours" if line["path"].endswith(".sempic") else ""
         rows.append((kind, [html.escape(name), size, markup.BPP.text(line), *figures]))
-    options = [
-        "".join(
-            f"<option value='{i}'{' selected' * (i == chosen)}>{html.escape(name)}</option>"
-            for i, name in enumerate(names)
-        )
-        for chosen in (0, 1)
-    ]
+    options = "".join(
+        f"<option value='{i}'>{html.escape(name)}</option>" for i, name in enumerate(names)
+    )
     height, width = shown[0].shape[:2]
     embeds = ",".join(f"'{markup.embedded(picture)}'" for picture in shown)
     body = (
         f"<h1>{html.escape(title)}</h1><p class='dim'>{width}×{height} pixels. Move over "
         "the picture to slide, turn the wheel to zoom; or the arrow keys, + and −.</p>"
         "<div class='choose'>"
-        f"<select aria-label='left'>{options[0]}</select>"
-        f"<select aria-label='right'>{options[1]}</select></div>"
+        f"<select aria-label='left'>{options}</select>"
+        f"<select aria-label='right'>{options}</select></div>"
         "<div class='stage' tabindex='0' role='slider' aria-label='share of the left version' "
         "aria-valuenow='50'><img alt=''><div class='over'><img alt=''></div>"
         "<div class='bar'></div></div><h2>Figures</h2>"

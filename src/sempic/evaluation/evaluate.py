@@ -80,7 +80,8 @@ def evaluate(
             maps = None
     predicted = None if predictions is None else by_name(predictions)
     records, ceiling, rates, table = [], [], [], []
-    for name, reference, record in _measured(originals, samples, measure, maps):
+    pairs = _measured(originals, samples, measure, maps)
+    for name, reference, record in tqdm(pairs, total=len(samples), unit="picture", disable=None):
         if maps is not None and predicted is not None and reference.labels is not None:
             path = twin(predicted, [name], ENDINGS)
             if path is None:
@@ -101,7 +102,7 @@ def evaluate(
         samples=found,
         originals=row(ceiling, ceiling, None),
         pictures=table,
-        notes=[*notes, *lacking(settings.metrics, found, records, of_maps=maps is not None)],
+        notes=[*notes, *lacking(settings.metrics, [found], records, of_maps=maps is not None)],
     )
 
 
@@ -109,24 +110,22 @@ def _measured(
     originals: dict[str, Path], samples: dict[str, Path], measure: Measure, maps: HumanMaps | None
 ) -> Iterator[tuple[str, Reference, Record]]:
     """(name, original, record) of every sample; networks see batches of `measure.batch`."""
-    with tqdm(total=len(samples), unit="picture", disable=None) as bar:
-        batch: list[tuple[str, Reference, Reference]] = []
-        for number, (name, path) in enumerate(samples.items(), 1):
-            original = places.read_picture(originals[name])
-            human = None if maps is None else maps.read(name, original.shape[:2])
-            sample = measure.reference(places.read_picture(path))
-            batch.append((name, measure.reference(original, human), sample))
-            if number < len(samples) and len(batch) < measure.batch(original):
-                continue
-            measure.show([picture for _, *pair in batch for picture in pair])
-            for batched, reference, sample in batch:
-                try:
-                    record = measure(reference, sample)
-                except InputError as error:
-                    raise InputError(f"{samples[batched]}: {error}") from None
-                yield batched, reference, record
-                bar.update()
-            batch.clear()
+    batch: list[tuple[str, Reference, Reference]] = []
+    for number, (name, path) in enumerate(samples.items(), 1):
+        original = places.read_picture(originals[name])
+        human = None if maps is None else maps.read(name, original.shape[:2])
+        sample = measure.reference(places.read_picture(path))
+        batch.append((name, measure.reference(original, human), sample))
+        if number < len(samples) and len(batch) < measure.batch(original):
+            continue
+        measure.show([picture for _, *pair in batch for picture in pair])
+        for batched, reference, sample in batch:
+            try:
+                record = measure(reference, sample)
+            except InputError as error:
+                raise InputError(f"{samples[batched]}: {error}") from None
+            yield batched, reference, record
+        batch.clear()
 
 
 def _sent(folder: Path, names: list[str]) -> tuple[dict[str, int], str | None, list[str]]:

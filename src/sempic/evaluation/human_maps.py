@@ -118,12 +118,9 @@ def palettes_of(path: Path, measure: Measure) -> tuple[Palette, Palette]:
     known = measure.palette if measure.settings.judged else None
     with naming(path):
         picture = pictures.decode(places.read(path))
-        if known is None:
-            found = _with_colours(picture)
-            return UNKNOWN if found is None else (found, found)
-        found = _with_colours(picture, known) or known
-        if found is known or (found, known) == _LABEL_IDS:
-            return found, known
+        found = _with_colours(picture, *filter(None, [known])) or known or INDICES
+        if known is None or found is known or (found, known) == _LABEL_IDS:
+            return found, known or found
         raise InputError(
             f"it has the colours of palette {found.name}, and the judge knows {known.name}; name "
             "another --judge"

@@ -14,8 +14,6 @@ from sempic.pictures import saved
 from sempic.scene import Image
 
 BPP = Figure("bpp", "bpp", "{:.4f}", lower=True)
-_BEST = "\0"
-"""Begins the best cells of a table; no name has it."""
 
 
 def resource(name: str) -> str:
@@ -55,8 +53,8 @@ def table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> st
     """An HTML table.
 
     Args:
-        rows: (CSS class, cells). Cells are HTML; `marked` marks the best. A row of class "group"
-            has one cell, which spans the table.
+        rows: (CSS class, cells). Cells are HTML. A row of class "group" has one cell, which spans
+            the table.
     """
     head = "".join(f"<th>{html.escape(h)}</th>" for h in heads)
     lines = []
@@ -64,10 +62,7 @@ def table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> st
         if kind == "group":
             lines.append(f"<tr class='group'><td colspan='{len(heads)}'>{cells[0]}</td></tr>")
         else:
-            filled = "".join(
-                f"<td class='best'>{c[1:]}</td>" if c.startswith(_BEST) else f"<td>{c}</td>"
-                for c in cells
-            )
+            filled = "".join(f"<td>{cell}</td>" for cell in cells)
             lines.append(f"<tr class='{kind}'>{filled}</tr>")
     return f"<div class='scroll'><table><tr>{head}</tr>{''.join(lines)}</table></div>"
 
@@ -84,7 +79,7 @@ def heads(figures: Sequence[Figure], row: Row) -> list[str]:
 
 
 def marked(rows: Sequence[Row], figures: Sequence[Figure]) -> list[list[str]]:
-    """The figures of each row as cells of `table`, the best of several rows marked."""
+    """The figures of each row as cells of `table`, the best of several rows in bold."""
     best = {}
     for f in figures:
         values = [row[f.name] for row in rows if row.get(f.name) is not None]
@@ -93,6 +88,6 @@ def marked(rows: Sequence[Row], figures: Sequence[Figure]) -> list[list[str]]:
 
     def cell(row: Row, f: Figure) -> str:
         is_best = f.name in best and row.get(f.name) == best[f.name]
-        return _BEST * is_best + f.text(row)
+        return f"<b>{f.text(row)}</b>" if is_best else f.text(row)
 
     return [[cell(row, f) for f in figures] for row in rows]

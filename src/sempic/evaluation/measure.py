@@ -7,16 +7,15 @@ the other figures, with confidence intervals.
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sempic import models, segment
 from sempic.errors import InputError, ModelError
-from sempic.evaluation import metrics, weights
+from sempic.evaluation import metrics
 from sempic.evaluation.measures import METRICS, Record, Row
 from sempic.evaluation.measures.base import Mean, Reference
 from sempic.palette import PALETTES, Palette
@@ -47,15 +46,6 @@ class Settings:
         """Whether a metric needs the judge."""
         return any(METRICS[name].judged for name in self.metrics)
 
-    def key(self) -> str:
-        """Everything but the pictures that determines records; part of cache keys."""
-        parts = ["6"]
-        if self.judged:
-            parts += [weights.digest(Path(self.judge or models.find(models.JUDGE))), str(SIDE)]
-        if any(METRICS[name].inception for name in self.metrics):
-            parts.append(weights.digest(weights.inception(self.inception)))
-        return " ".join(parts)
-
 
 def available(
     wanted: Sequence[str] | None,
@@ -82,7 +72,7 @@ def available(
         if name not in METRICS:
             raise InputError(f"metric {name!r} is not one of {', '.join(METRICS)}")
         try:
-            METRICS[name].check(inception, judge)
+            METRICS[name].networks(inception, judge)
         except ModelError as error:
             if wanted is not None:
                 raise
@@ -145,7 +135,7 @@ class Measure:
     ) -> Record:
         """The record of a decoded picture, by the wanted metrics (None: all of the settings)."""
         if not isinstance(shown, Reference):
-            shown = reference if shown is reference.picture else self.reference(shown)
+            shown = self.reference(shown)
         original, picture = reference.picture, shown.picture
         if picture.shape != original.shape:
             a, b = (f"{p.shape[1]}×{p.shape[0]}" for p in (picture, original))
@@ -171,12 +161,7 @@ def check_size(labels: LabelMap, size: tuple[int, ...]) -> None:
         raise InputError(f"a label map of {found} for a picture of {wanted}")
 
 
-def row(
-    records: Sequence[Record],
-    originals: Sequence[Record],
-    bpp: Sequence[float] | None,
-    wanted: Collection[str] = METRICS.keys(),
-) -> Row:
+def row(records: Sequence[Record], originals: Sequence[Record], bpp: Sequence[float] | None) -> Row:
     """The figures over all pictures; figures that were not measured are absent.
 
     Keys: pictures; bpp, bpp_ci; and the keys of each metric (`sempic.evaluation.measures`). Keys
@@ -186,14 +171,13 @@ def row(
         records: of the decoded pictures.
         originals: as `Measure.original` gives them; may be empty.
         bpp: bits per pixel of each file.
-        wanted: names of metrics: cached records may have others, too.
     """
     found: Row = {"pictures": len(records)}
     if bpp is not None:
         found["bpp"] = float(np.mean(bpp))
         if len(records) > 1:
             found["bpp_ci"] = metrics.bootstrap(np.asarray(bpp, np.float64))
-    for metric in (METRICS[name] for name in METRICS if name in wanted):
+    for metric in METRICS.values():
         if records and all(map(metric.measured_in, records)):
             beside = originals if all(map(metric.measured_in, originals)) else []
             found |= metric.add_up(records, beside)
@@ -202,7 +186,7 @@ def row(
 
 def lacking(
     measured: Collection[str],
-    found: Collection[str],
+    rows: Iterable[Row],
     records: Collection[Record] = (),
     *,
     of_maps: bool,
@@ -214,11 +198,11 @@ def lacking(
 
     Args:
         measured: names of metrics.
-        found: names of the figures of a row, or of several.
+        rows: none of which has the figure.
         records: of the row; they are counted in the notes.
         of_maps: whether there are human maps.
     """
-    notes = []
+    notes, found = [], {name for row in rows for name in row}
     if of_maps and "miou" in measured and "miou" not in found:
         notes.append("no mIoU: the human maps are all void")
     for metric in (METRICS[name] for name in measured if name not in found):

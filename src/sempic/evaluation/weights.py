@@ -17,6 +17,7 @@ import io
 import json
 import math
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -197,13 +198,27 @@ def fetch() -> list[Path]:
 
 @functools.cache
 def digest(path: Path) -> str:
-    """A hash of a model file, or "hf:NAME" itself, for cache keys. Raises InputError if the file is
-    missing."""
-    if str(path).startswith("hf:"):
+    """A hash of a model for cache keys: of its file and those that an ONNX file keeps its weights
+    in, or of the folder of "hf:FOLDER". Another "hf:NAME" stands for itself.
+
+    Raises InputError if the file is missing.
+    """
+    folder = Path(str(path).removeprefix("hf:"))
+    if folder != path and not folder.is_dir():
         return str(path)
-    if not path.is_file():
+    if folder == path and not path.is_file():
         raise InputError(f"{path}: no such model")
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    parts = [path, *_external(path)] if folder == path else sorted(folder.rglob("*"))
+    content = (part.read_bytes() for part in parts if part.is_file())
+    return hashlib.sha256(b"".join(content)).hexdigest()[:16]
+
+
+def _external(path: Path) -> list[Path]:
+    """The files in which an ONNX file keeps its weights, as `torch.onnx.export` does by default."""
+    data = path.read_bytes()
+    places = re.finditer(rb"\x0a\x08location\x12([\x01-\x7f])", data)  # an entry of a protobuf
+    names = {data[at.end() : at.end() + at[1][0]].decode("utf-8", "replace") for at in places}
+    return [path.parent / name for name in sorted(names)]
 
 
 def _download(package: str, place: str, *options: str) -> Path:

@@ -1,4 +1,5 @@
 import csv
+import functools
 import json
 import math
 from types import SimpleNamespace
@@ -8,16 +9,15 @@ import pytest
 
 from sempic.evaluation import metrics
 from sempic.evaluation.benchmark import report, tables
-from sempic.evaluation.benchmark.bench import File
-from sempic.evaluation.benchmark.results import CodecResults, Point, Results, bd_rates, matched
+from sempic.evaluation.benchmark.bench import Benchmark, File
+from sempic.evaluation.benchmark.results import CodecResults, Results, bd_rates, matched
 
 
 def test_matched_rates_and_bd_rates_follow_the_curves():
     def codec(scale):
         points = [(0.1, 20.0), (0.2, 24.0), (0.4, 27.0)]
         rows = [{"bpp": scale * r, "psnr": q, "lpips": 1 - q / 40} for r, q in points]
-        timed = [Point(setting=i, row=row, encode_s=1, decode_s=1) for i, row in enumerate(rows)]
-        return CodecResults(title="", peak_bytes=0, points=timed)
+        return CodecResults(title="", peak_bytes=0, points=rows)
 
     found = {"a": codec(1.0), "b": codec(0.5)}
     table = {(r["bpp"], r["codec"]): r for r in matched(found, [0.1, 0.2])}
@@ -33,8 +33,7 @@ def test_matched_rates_and_bd_rates_follow_the_curves():
 def test_the_summary_says_which_rates_a_codec_does_not_reach():
     def codec(title, *rates):
         rows = [{"bpp": bpp, "psnr": 30.0} for bpp in rates]
-        timed = [Point(setting=1, row=row, encode_s=1, decode_s=1) for row in rows]
-        return CodecResults(title=title, peak_bytes=0, points=timed)
+        return CodecResults(title=title, peak_bytes=0, points=rows)
 
     def summary(**codecs):
         found = matched(codecs, [0.5, 1.0])
@@ -51,8 +50,7 @@ def test_the_summary_says_which_rates_a_codec_does_not_reach():
 def test_an_infinite_figure_is_shown_and_not_interpolated():
     def codec(*figures):
         rows = [{"bpp": bpp, "psnr": psnr} for bpp, psnr in enumerate(figures, 1)]
-        timed = [Point(setting=1, row=row, encode_s=1, decode_s=1) for row in rows]
-        return CodecResults(title="codec", peak_bytes=0, points=timed)
+        return CodecResults(title="codec", peak_bytes=0, points=rows)
 
     codecs = {"a": codec(30.0, math.inf), "b": codec(math.inf, math.inf)}
     rates = matched(codecs, [1.0, 2.0])
@@ -74,7 +72,7 @@ def test_the_csv_has_the_figures_that_one_picture_can_have():
     rng = np.random.default_rng(0)
 
     def record():
-        return {"features": rng.random(4), "patches": rng.random((3, 4)), "psnr": 20.0}
+        return {"fid": rng.random(4), "patch_fid": rng.random((3, 4)), "psnr": 20.0}
 
     files = [File(b"12", record(), 0.5, 1, 1) for _ in range(2)]
     originals = [record() for _ in files]
@@ -86,7 +84,8 @@ def test_the_csv_has_the_figures_that_one_picture_can_have():
         originals=lambda: originals,
         file=lambda index, name, setting: files[index],
     )
-    point = Point(setting=7, row={"bpp": 0.5}, encode_s=1, decode_s=1)
+    bench.row = functools.partial(Benchmark.row, bench)
+    point = {"setting": 7, "bpp": 0.5}
     codecs = {"a": CodecResults(title="A", peak_bytes=0, points=[point])}
     results = Results(about={}, originals={}, codecs=codecs, matched=[], bd_rate={})
     lines = [*csv.DictReader(tables.pictures(bench, results).splitlines())]
@@ -94,5 +93,5 @@ def test_the_csv_has_the_figures_that_one_picture_can_have():
     assert {"bpp", "psnr", "patch_fid"} <= lines[0].keys()
     assert not {"fid", "kid", "lpips"} & lines[0].keys()
     for line, file, original in zip(lines, files, originals, strict=True):
-        found = metrics.frechet(original["patches"], file.record["patches"])
+        found = metrics.frechet(original["patch_fid"], file.record["patch_fid"])
         assert float(line["patch_fid"]) == pytest.approx(found, rel=1e-4)

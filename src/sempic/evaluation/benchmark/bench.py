@@ -15,12 +15,13 @@ from typing import NamedTuple
 import numpy as np
 
 from sempic import batch, models, processes
-from sempic.evaluation.benchmark import dial
 from sempic.evaluation.benchmark.cache import Cache, digest, key
 from sempic.evaluation.benchmark.plan import Plan
 from sempic.evaluation.benchmark.workers import Job, Workers
+from sempic.evaluation.dial import nearest
 from sempic.evaluation.folders import spread
-from sempic.evaluation.measures import METRICS, Record
+from sempic.evaluation.measure import row
+from sempic.evaluation.measures import METRICS, Record, Row
 
 PROBES = 4
 """Number of pictures, evenly spread, on which a codec's dial is set."""
@@ -35,12 +36,6 @@ class File(NamedTuple):
     encode_s: float
     """Processor time in seconds, as `decode_s`."""
     decode_s: float
-
-
-def median_times(files: Iterable[File]) -> dict[str, float]:
-    """The medians "encode_s" and "decode_s" of files."""
-    encode_s, decode_s = np.median([(file.encode_s, file.decode_s) for file in files], 0).tolist()
-    return {"encode_s": encode_s, "decode_s": decode_s}
 
 
 class Benchmark:
@@ -61,9 +56,10 @@ class Benchmark:
         for picture, labels in map(plan.load, range(len(plan.items))):
             self.sizes.append((picture.shape[1], picture.shape[0]))
             self._digests.append((digest(picture), digest(labels)))
-        self._measure_key = plan.settings.key()
+        self._metrics = {m: METRICS[m].key(plan.settings) for m in plan.settings.metrics}
         self.codec = functools.cache(plan.codec)
         """Codec by name, each loaded once."""
+        self._version = functools.cache(lambda name: self.codec(name).version)
         # Last, since a failure after it would leave it open.
         self._cache = Cache(cache or models.cache() / "benchmark.sqlite")
 
@@ -78,13 +74,21 @@ class Benchmark:
         codec = self.codec(name)
         picture, labels = self._digests[index]
         encoder = re.sub(r"@\d+", "", name)  # the receiver's steps do not change the stream
-        return key("stream", encoder, codec.version, setting, picture, labels * codec.needs_labels)
+        version = self._version(name)
+        return key("stream", encoder, version, setting, picture, labels * codec.needs_labels)
 
-    def _record_key(self, index: int, name: str | None, setting: int) -> str:
-        if name is None:
-            return key("original", self._measure_key, *self._digests[index])
-        stream = self._stream_key(index, name, setting)
-        return key("record", name, self._measure_key, stream, self._digests[index][1])
+    def _record_keys(self, index: int, name: str | None, setting: int) -> dict[str, str]:
+        """By metric; the codec None stands for the original."""
+        shown = None if name is None else self._stream_key(index, name, setting)
+        about = ("record", name, shown, *self._digests[index])
+        return {metric: key(*about, measured) for metric, measured in self._metrics.items()}
+
+    def _record(self, index: int, name: str | None, setting: int) -> Record:
+        """The cached measurements of a file, or of the original."""
+        record: Record = {}
+        for at in self._record_keys(index, name, setting).values():
+            record |= self._cache.get(at) or {}
+        return record
 
     def stream(self, index: int, name: str, setting: int) -> tuple[bytes, float] | None:
         """A cached stream and its encoding time in seconds."""
@@ -99,13 +103,20 @@ class Benchmark:
 
     def file(self, index: int, name: str, setting: int) -> File:
         """A file that was measured before."""
-        record = self._cache.get(self._record_key(index, name, setting))
+        record = self._record(index, name, setting)
         cached = self.stream(index, name, setting)
-        assert record is not None
         assert cached is not None
         stream, encode_s = cached
         decode_s = float(record.pop("decode_s"))
         return File(stream, record, self.bpp(index, name, setting), encode_s, decode_s)
+
+    def row(self, points: Iterable[tuple[int, str, int]], originals: Sequence[Record]) -> Row:
+        """The figures over files that were measured before, as of `measure.row`, and the medians
+        "encode_s" and "decode_s". `originals`: records of their originals."""
+        files = [self.file(*point) for point in points]
+        figures = row([file.record for file in files], originals, [file.bpp for file in files])
+        times = np.median([(file.encode_s, file.decode_s) for file in files], 0).tolist()
+        return figures | dict(zip(("encode_s", "decode_s"), times, strict=True))
 
     def _do(
         self,
@@ -118,17 +129,17 @@ class Benchmark:
         jobs = []
         for index, name, setting in points:
             coded = None if name is None else self.stream(index, name, setting)
-            record = self._cache.get(self._record_key(index, name, setting)) or {}
-            missing = tuple(m for m in metrics if not METRICS[m].measured_in(record)) or None
+            keys = self._record_keys(index, name, setting)
+            missing = tuple(m for m in metrics if self._cache.get(keys[m]) is None) or None
             if missing or (name is not None and coded is None):
                 jobs.append(Job(index, name, setting, coded and coded[0], missing))
         for job, answer in self._workers.code(jobs, title):
             if answer.stream is not None and job.codec is not None:
                 at = self._stream_key(job.picture, job.codec, job.setting)
                 self._cache.put(at, answer.stream)
-            if answer.record is not None:
-                at = self._record_key(job.picture, job.codec, job.setting)
-                self._cache.put(at, answer.record | (self._cache.get(at) or {}))
+            keys = self._record_keys(job.picture, job.codec, job.setting)
+            for metric, record in answer.records.items():
+                self._cache.put(keys[metric], record)
 
     def measure(self, points: Iterable[tuple[int, str, int]]) -> None:
         """Encodes and measures points (picture, codec, setting)."""
@@ -139,7 +150,7 @@ class Benchmark:
         metrics = tuple(m for m in self.plan.settings.metrics if METRICS[m].of_originals)
         points = [(index, None, 0) for index in range(len(self.plan.items))]
         self._do(points, metrics, "originals")
-        return [self._cache.get(self._record_key(*point)) or {} for point in points]
+        return [self._record(*point) for point in points]
 
     def memory(self, name: str, setting: int) -> int:
         """Peak bytes of a process that encodes and decodes one picture."""
@@ -159,7 +170,7 @@ class Benchmark:
         """The settings nearest to the given rates, without settings of equal rate."""
         settings = self.codec(name).settings
         rate = functools.cache(lambda at: self.rate(name, settings[at]))
-        places = sorted({dial.nearest(rate, len(settings), target) for target in rates})
+        places = sorted({nearest(rate, len(settings), target) for target in rates})
         # At the ends of some dials, neighbouring settings give the same file.
         return [
             settings[at] for i, at in enumerate(places) if not i or rate(at) > rate(places[i - 1])

@@ -11,7 +11,7 @@ from sempic.check.objects import GROWN, KEPT
 from sempic.critical import SHARE
 from sempic.evaluation import charts, markup, metrics
 from sempic.evaluation.benchmark.bench import Benchmark
-from sempic.evaluation.benchmark.results import Point, Results
+from sempic.evaluation.benchmark.results import Results
 from sempic.evaluation.codecs import is_ours
 from sempic.evaluation.measures import FIGURES, METRICS, Figure, Row
 from sempic.evaluation.measures.base import JPEG_QUALITY
@@ -127,8 +127,8 @@ def _points(results: Results) -> str:
         rows.append(("", [title, "–", "–", *cells]))
     for name, codec in results.codecs.items():
         for point in codec.points:
-            cells = [_interval(point.row, f) for f in (markup.BPP, *figures)]
-            rows.append(_line(results, name, str(point.setting), *cells))
+            cells = [_interval(point, f) for f in (markup.BPP, *figures)]
+            rows.append(_line(results, name, str(point["setting"]), *cells))
     heads = markup.heads(figures, results.originals)
     return markup.table(["", "setting", "bpp", *heads], rows)
 
@@ -141,12 +141,12 @@ def _interval(row: Row, figure: Figure) -> str:
     return f"{text} <span class='dim'>± {(high - low) / 2:.3f}</span>"
 
 
-def _near_our_rate(results: Results, limit: int) -> list[tuple[str, Point]]:
+def _near_our_rate(results: Results, limit: int) -> list[tuple[str, Row]]:
     """Codecs for pictures and bars: the anchor at its point nearest to 0.09 bpp, then others below
     1.6 times its rate, ours first, at most `limit`."""
-    bpp = results.codecs[results.anchor].near(0.09).bpp
+    bpp = results.codecs[results.anchor].near(0.09)["bpp"]
     nearest = [(name, codec.near(bpp)) for name, codec in results.codecs.items()]
-    shown = [(name, point) for name, point in nearest if point.bpp < 1.6 * bpp]
+    shown = [(name, point) for name, point in nearest if point["bpp"] < 1.6 * bpp]
     return sorted(shown, key=lambda pair: (pair[0] != results.anchor, not is_ours(pair[0])))[:limit]
 
 
@@ -157,18 +157,18 @@ def _classes(results: Results) -> str:
     series = [("originals", "originals", ceiling)]
     shown = _near_our_rate(results, 7)
     for name, point in shown:
-        title = f"{results.codecs[name].title}, {point.bpp:.3f}"
-        series.append((name, title, point.row["iou"]))
+        title = f"{results.codecs[name].title}, {point['bpp']:.3f}"
+        series.append((name, title, point["iou"]))
     return (
         "<h2>Class by class</h2><p class='dim'>Intersection over union of each class. Each codec "
-        f"is at its point nearest to {shown[0][1].bpp:.3f} bpp (its own in the legend).</p>"
+        f"is at its point nearest to {shown[0][1]['bpp']:.3f} bpp (its own in the legend).</p>"
         + charts.bars(results.originals["classes"], series)
     )
 
 
 def _objects(results: Results) -> str:
     rows = [
-        (f"{codec.title}, {point.bpp:.3f}", point.row)
+        (f"{codec.title}, {point['bpp']:.3f}", point)
         for codec in results.codecs.values()
         for point in codec.points
     ]
@@ -193,7 +193,7 @@ def _pictures(bench: Benchmark, results: Results) -> str:
     shown = _near_our_rate(results, 8)
     name, ours = shown[0]
     count = len(bench.plan.items)
-    records = [bench.file(i, name, ours.setting).record for i in range(count)]
+    records = [bench.file(i, name, ours["setting"]).record for i in range(count)]
     measured = set[str].intersection(*map(set, records))
     figures = {"confusion": "mIoU", "agreement": "agreement", "psnr": "PSNR"}
     field = next((field for field in figures if field in measured), None)
@@ -209,7 +209,7 @@ def _pictures(bench: Benchmark, results: Results) -> str:
     title = html.escape(results.codecs[name].title)
     parts = [
         f"<h2>Pictures</h2><p class='dim'>Best, worst and median picture by {figures[field]} of "
-        f"{title}. Each codec is at its point nearest to {ours.bpp:.3f} bpp. Click to zoom; all "
+        f"{title}. Each codec is at its point nearest to {ours['bpp']:.3f} bpp. Click to zoom; all "
         "panes of a sheet move together.</p>"
     ]
     for index, word in picks.items():
@@ -218,7 +218,7 @@ def _pictures(bench: Benchmark, results: Results) -> str:
         panes = [markup.pane(markup.embedded(original), "original")]
         for other, point in shown:
             codec = bench.codec(other)
-            file = bench.file(index, other, point.setting)
+            file = bench.file(index, other, point["setting"])
             picture = codec.decode(file.stream, original.shape[1], original.shape[0])
             caption = f"{codec.title}, {file.bpp:.3f} bpp"
             if "confusion" in file.record:
@@ -235,9 +235,9 @@ def _costs(results: Results) -> str:
     rows = []
     for name, codec in results.codecs.items():
         point = codec.points[len(codec.points) // 2]
-        times = (f"{1000 * seconds:.0f} ms" for seconds in (point.encode_s, point.decode_s))
+        times = (f"{1000 * seconds:.0f} ms" for seconds in (point["encode_s"], point["decode_s"]))
         memory = f"{codec.peak_bytes / 2**20:.0f} MiB" if codec.peak_bytes else "–"
-        rows.append(_line(results, name, f"{point.bpp:.3f}", *times, memory))
+        rows.append(_line(results, name, f"{point['bpp']:.3f}", *times, memory))
     return (
         "<p class='dim'>Times: median processor time for one picture, at the middle point of each "
         "codec, on the machine named above. Peak memory: of a process that encodes and decodes one "

@@ -16,26 +16,10 @@ from tqdm import tqdm
 
 import sempic
 from sempic.evaluation import metrics
-from sempic.evaluation.benchmark.bench import Benchmark, median_times
+from sempic.evaluation.benchmark.bench import Benchmark
 from sempic.evaluation.codecs import is_ours
 from sempic.evaluation.measure import row
 from sempic.evaluation.measures import FIGURES, Figure, Row, measured
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Point:
-    """A codec at one setting, over all pictures."""
-
-    setting: int
-    row: Row
-    """Figures as of `measure.row`, with "bpp"."""
-    encode_s: float
-    """Median processor time a picture, in seconds, as `decode_s`."""
-    decode_s: float
-
-    @property
-    def bpp(self) -> float:
-        return float(self.row["bpp"])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,17 +29,17 @@ class CodecResults:
     title: str
     peak_bytes: int
     """Peak memory of a process that encodes and decodes one picture; 0: unknown."""
-    points: list[Point]
-    """By rising rate."""
+    points: list[Row]
+    """One for each "setting", by rising rate, as of `Benchmark.row`."""
 
     def curve(self, figure: str) -> list[tuple[float, float]]:
         """(bpp, figure) of the points that have the figure, and not an infinite one."""
-        points = (p for p in self.points if p.row.get(figure, math.inf) != math.inf)
-        return [(p.bpp, p.row[figure]) for p in points]
+        points = (p for p in self.points if p.get(figure, math.inf) != math.inf)
+        return [(p["bpp"], p[figure]) for p in points]
 
-    def near(self, bpp: float) -> Point:
+    def near(self, bpp: float) -> Row:
         """The point nearest to a rate."""
-        return min(self.points, key=lambda p: abs(np.log(p.bpp / bpp)))
+        return min(self.points, key=lambda p: abs(np.log(p["bpp"] / bpp)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,9 +56,14 @@ class Results:
     """See `bd_rates`."""
 
     @property
+    def points(self) -> list[Row]:
+        """Those of all codecs."""
+        return [point for codec in self.codecs.values() for point in codec.points]
+
+    @property
     def figures(self) -> dict[str, Figure]:
         """The figures that any codec has, by name."""
-        return measured(point.row for codec in self.codecs.values() for point in codec.points)
+        return measured(self.points)
 
     @property
     def anchor(self) -> str:
@@ -84,29 +73,27 @@ class Results:
 
 def run(bench: Benchmark, names: Sequence[str], rates: Sequence[float]) -> Results:
     """Encodes and measures with each codec near each rate."""
-    plan, wanted = bench.plan, bench.plan.settings.metrics
     originals = bench.originals()
     settings = {
         name: bench.dial(name, rates)
         for name in tqdm(names, desc="rates", unit="codec", disable=None)
     }
-    indices = range(len(plan.items))
+    indices = range(len(bench.plan.items))
     bench.measure((i, name, at) for i in indices for name in names for at in settings[name])
     codecs = {}
     for name in names:
-        points = []
-        for setting in settings[name]:
-            files = [bench.file(i, name, setting) for i in indices]
-            figures = row([f.record for f in files], originals, [f.bpp for f in files], wanted)
-            points.append(Point(setting=setting, row=figures, **median_times(files)))
-        points.sort(key=lambda p: p.bpp)
-        peak = bench.memory(name, points[len(points) // 2].setting)
+        points = [
+            {"setting": at, **bench.row([(i, name, at) for i in indices], originals)}
+            for at in settings[name]
+        ]
+        points.sort(key=lambda point: point["bpp"])
+        peak = bench.memory(name, points[len(points) // 2]["setting"])
         codecs[name] = CodecResults(title=bench.codec(name).title, peak_bytes=peak, points=points)
     if is_ours(anchor(names)):
-        rates = [point.bpp for point in codecs[anchor(names)].points]
+        rates = [point["bpp"] for point in codecs[anchor(names)].points]
     return Results(
         about=_about(bench),
-        originals=row(originals, originals, None, wanted),
+        originals=row(originals, originals, None),
         codecs=codecs,
         matched=matched(codecs, rates),
         bd_rate=bd_rates(codecs, anchor(names)),

@@ -11,21 +11,19 @@ from typing import Any
 from sempic.console import as_json
 from sempic.evaluation.benchmark.bench import Benchmark
 from sempic.evaluation.benchmark.results import Results
-from sempic.evaluation.measure import row
 from sempic.evaluation.measures import measured
 
 
 def pictures(bench: Benchmark, results: Results) -> str:
     """pictures.csv: one line for each file, with the figures that a single picture can have."""
     lines: list[dict[str, Any]] = []
-    originals, wanted = bench.originals(), bench.plan.settings.metrics
+    originals = bench.originals()
     for name, codec in results.codecs.items():
         for point in codec.points:
             for index, item in enumerate(bench.plan.items):
-                file = bench.file(index, name, point.setting)
-                figures = row([file.record], [originals[index]], None, wanted)
-                numbers = {**file._asdict(), **figures}
-                line = {"codec": name, "setting": point.setting, "picture": item.name}
+                setting = point["setting"]
+                numbers = bench.row([(index, name, setting)], [originals[index]])
+                line = {"codec": name, "setting": setting, "picture": item.name}
                 line |= {k: f"{v:.6g}" for k, v in numbers.items() if isinstance(v, float)}
                 lines.append(line)
     out = io.StringIO()
@@ -55,14 +53,14 @@ def summary(results: Results) -> str:
             cells.append(" / ".join(f.text(entry) for f in main) if measured else "–")
         matched.append(cells)
         if "–" in cells and main:
-            low, high = (f"{codec.points[at].bpp:.3f}" for at in (0, -1))
+            low, high = (f"{codec.points[at]['bpp']:.3f}" for at in (0, -1))
             reach = f"{low} bpp" if low == high else f"{low} to {high} bpp"
             notes.append(
                 f"\n–: {codec.title} was measured at {reach}, as near as its settings come."
             )
         for point in codec.points:
-            cells = [f.text(point.row) for f in figures]
-            points.append([codec.title, f"{point.bpp:.4f}", *cells])
+            cells = [f.text(point) for f in figures]
+            points.append([codec.title, f"{point['bpp']:.4f}", *cells])
     return "\n".join([*markdown(matched), *notes, "", *markdown(points)])
 
 
@@ -73,8 +71,5 @@ def markdown(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def dump(results: Results) -> str:
-    """report.json: `Results`, with the figures of each point beside its setting."""
-    data = asdict(results)
-    for codec in data["codecs"].values():
-        codec["points"] = [{**p.pop("row"), **p} for p in codec["points"]]
-    return as_json(data, indent=1, ensure_ascii=False)
+    """report.json: `Results`."""
+    return as_json(asdict(results), indent=1, ensure_ascii=False)

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -49,8 +49,8 @@ class Answer(NamedTuple):
 
     stream: dict[str, Any] | None = None
     """The stream, uint8, and "encode_s", processor time in seconds, as "decode_s"."""
-    record: Record | None = None
-    """Also "decode_s", of a decoded picture."""
+    records: Mapping[str, Record] = {}
+    """By metric; of a decoded picture each with "decode_s", too."""
 
 
 class Workers:
@@ -128,10 +128,11 @@ class _Worker:
     def run(self, job: Job) -> Answer:
         reference = self.original(job.picture)
         if job.codec is None:
-            return Answer(record=self.measure.original(reference, job.metrics))
+            metrics = job.metrics or ()
+            return Answer(records={m: self.measure.original(reference, [m]) for m in metrics})
         codec = self.codec(job.codec)
         height, width = reference.picture.shape[:2]
-        encoded, record, stream = None, None, job.stream
+        encoded, records, stream = None, {}, job.stream
         if stream is None:
             labels = reference.labels if codec.needs_labels else None
             encode = functools.partial(codec.encode, reference.picture, job.setting, labels)
@@ -141,8 +142,11 @@ class _Worker:
         if job.metrics is not None:
             decode = functools.partial(codec.decode, stream, width, height)
             picture, seconds = self._timed(f"{job.codec} decodes", decode)
-            record = {**self.measure(reference, picture, job.metrics), "decode_s": seconds}
-        return Answer(encoded, record)
+            shown = self.measure.reference(picture)
+            for metric in job.metrics:
+                record = self.measure(reference, shown, [metric])
+                records[metric] = {**record, "decode_s": seconds}
+        return Answer(encoded, records)
 
     def _timed(self, what: str, work: Callable[[], T]) -> tuple[T, float]:
         """What some work gives, and its processor time in seconds. Its first time here, which also

@@ -17,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from sempic import api, coarse, segment, sequence
+from sempic import api, coarse, sequence
 from sempic.errors import InputError, noting
 from sempic.evaluation import codecs, metrics
 from sempic.evaluation.clips.clip import Clip
+from sempic.evaluation.dial import nearest
 from sempic.evaluation.measure import Measure, Settings, row
 from sempic.evaluation.measures import Record, Row
 from sempic.evaluation.measures.base import Reference
@@ -94,7 +95,7 @@ class Way:
 
 def measure(clip: Clip, plan: Plan) -> dict[str, Way]:
     """The clip in each way of the plan, by name. Raises SempicErrors of coding."""
-    coder = api.Codec(_CachedSegmenter(plan.models.segmenter), plan.models.receiver)
+    coder = api.Codec(**plan.models.keywords())
     options = plan.options.keywords()
     pieces = list(sequence.encode(clip.frames, rate=clip.rate, codec=coder, **options))
     coded = {"sempic": _sequence(pieces, coder)}
@@ -118,24 +119,6 @@ def measure(clip: Clip, plan: Plan) -> dict[str, Way]:
         figures["flicker"] = flicker(clip.frames, way.pictures, places)
         found[name] = replace(way, row=figures)
     return found
-
-
-class _CachedSegmenter:
-    """A segmenter that sees each frame once, however often the frame is coded."""
-
-    def __init__(self, spec: str | None) -> None:
-        self._inner = segment.load(spec)
-        self.palette, self.voids = self._inner.palette, self._inner.voids
-        self._cache: dict[bytes, Any] = {}
-
-    def __call__(self, image: Image) -> LabelMap:
-        return self.predict(image)[0]
-
-    def predict(self, image: Image) -> Any:
-        key = image.tobytes()
-        if key not in self._cache:
-            self._cache[key] = self._inner.predict(image)
-        return self._cache[key]
 
 
 def _sequence(pieces: list[bytes], coder: api.Codec) -> Way:
@@ -169,32 +152,24 @@ def _competitor(name: str, clip: Clip, size: int) -> Way:
 
 def _nearest(competitor: codecs.Video, clip: Clip, size: int) -> tuple[int, list[Image], int]:
     """(bytes, decoded frames, width when coded) of the competitor's stream nearest to a size in
-    bytes, by bisection over the CRF.
-
-    If all streams are too large, half the width and height are coded and enlarged again.
-    """
+    bytes. If all streams are too large, half the width and height are coded and enlarged again."""
     height, width = clip.frames[0].shape[:2]
+    settings = competitor.settings
 
     @functools.cache
-    def coded(crf: int) -> list[bytes]:
-        return competitor.packets(clip.frames, crf, clip.rate)
+    def coded(at: int) -> list[bytes]:
+        return competitor.packets(clip.frames, settings[at], clip.rate)
 
-    def bytes_at(crf: int) -> int:
-        return sum(map(len, coded(crf)))
+    def bytes_at(at: int) -> int:
+        return sum(map(len, coded(at)))
 
-    high, low = competitor.settings[0], competitor.settings[-1]
-    if bytes_at(high) > _SLACK * size and width > _SMALLEST:
+    if bytes_at(0) > _SLACK * size and width > _SMALLEST:
         half = width // 4 * 2, height // 4 * 2
         frames = [resized(frame, half, "BOX") for frame in clip.frames]
         found, small, coded_width = _nearest(competitor, replace(clip, frames=frames), size)
         return found, [resized(p, (width, height)) for p in small], coded_width
-    while low < high:  # the lowest CRF whose stream has at most `size` bytes
-        middle = (low + high) // 2
-        low, high = (low, middle) if bytes_at(middle) <= size else (middle + 1, high)
-    tried = [crf for crf in (low - 1, low) if crf in competitor.settings]
-    best = min(tried, key=lambda crf: abs(bytes_at(crf) - size))
-    frames = competitor.frames(coded(best), width, height)
-    return bytes_at(best), frames, width
+    best = nearest(bytes_at, len(settings), size, near=0)
+    return bytes_at(best), competitor.frames(coded(best), width, height), width
 
 
 # ── flicker ──────────────────────────────────────────────────────────────────────────────────

@@ -7,11 +7,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import PIL.Image
 
+import sempic
 from sempic import models, pictures
 from sempic.evaluation import weights
 from sempic.scene import Image, LabelMap
@@ -21,6 +23,12 @@ if TYPE_CHECKING:
 
 JPEG_QUALITY = 90
 """Quality of `Reference.as_jpeg`."""
+_MODULES = (
+    *("critical.py", "palette.py", "pictures.py", "check/objects.py", "labels/regions.py"),
+    *("models/runtime.py", "segment/*.py", "windows/choice.py"),
+    *("evaluation/me*.py", "evaluation/networks.py", "evaluation/measures/*.py"),
+)
+"""Of `_modules`, in sempic's folder."""
 Record = dict[str, Any]
 """Measurements of one picture: numbers and arrays by name, which can be cached."""
 Row = dict[str, Any]
@@ -72,7 +80,8 @@ class Reference:
     @functools.cached_property
     def searched(self) -> LabelMap:
         """The map of `Measure.finder`, for objects."""
-        return self.measure.finder(self.picture)
+        is_bundled = self.measure.settings.judge is None  # another one sees it no larger
+        return self.measure.finder(self.picture) if is_bundled else self.judged
 
     @functools.cached_property
     def as_jpeg(self) -> Reference:
@@ -93,15 +102,13 @@ class Metric(ABC):
     name: str
     """On the command line."""
     figures: tuple[Figure, ...]
-    field: str
-    """The key of a record that shows that the metric was measured."""
     weights: tuple[str, ...] = ()
-    """Names of the necessary weights, for `weights.check`."""
+    """Names of the necessary weights, as of `weights.check`."""
     costly = False
     """Whether the metric is measured only on request."""
     of_sets = ""
     """What the figures need at least two of; "": one picture is enough."""
-    of_originals = False
+    of_originals = True
     """Whether the figures need records of the originals, too."""
     of_maps = False
     """Whether the metric needs human maps."""
@@ -112,22 +119,30 @@ class Metric(ABC):
     has_network = False
     """Whether the metric has a network that sees whole pictures (`Reference.features`)."""
 
-    def check(self, inception: str | None, judge: str | None) -> None:
-        """Raises ModelError if weights are missing; arguments as in `Settings`."""
-        if self.judged and judge is None:
-            models.find(models.JUDGE)
+    def networks(self, inception: str | None, judge: str | None) -> list[Path]:
+        """The files of the necessary networks; arguments as in `Settings`. Raises ModelError if
+        one is missing."""
+        found = [weights.check(name) for name in self.weights]
+        if self.judged:
+            found.append(Path(judge or models.find(models.JUDGE)))
         if self.inception:
-            weights.inception(inception)
-        for part in self.weights:
-            weights.check(part)
+            found.append(weights.inception(inception))
+        return found
+
+    def key(self, settings: Settings) -> str:
+        """Everything but picture and human map that determines a record; part of cache keys."""
+        import onnxruntime
+
+        files = [*self.networks(settings.inception, settings.judge), *_modules()]
+        return " ".join([self.name, onnxruntime.__version__, *map(weights.digest, files)])
 
     def load(self, settings: Settings) -> Any:
         """The metric's network, of `sempic.evaluation.networks`. Raises ModelError."""
         raise NotImplementedError
 
     def measured_in(self, record: Record) -> bool:
-        """Whether a record has this metric."""
-        return self.field in record
+        """Whether a record has this metric: most have one value, under the metric's name."""
+        return self.name in record
 
     @abstractmethod
     def measure(self, reference: Reference, shown: Reference) -> Record:
@@ -142,7 +157,7 @@ class Metric(ABC):
         """The figures over all pictures, and the counts behind them.
 
         Args:
-            records: of the decoded pictures, with this metric's field.
+            records: of the decoded pictures, with this metric.
             originals: of their originals, if `of_originals`; may be empty.
         """
 
@@ -151,12 +166,21 @@ class Metric(ABC):
         return []
 
 
+@functools.cache
+def _modules() -> list[Path]:
+    """Our modules that records depend on."""
+    package = Path(sempic.__file__).parent
+    return sorted(path for pattern in _MODULES for path in package.glob(pattern))
+
+
 class Mean(Metric):
     """A metric with one figure, the mean over the pictures. It is infinite if it is that for all of
     them, as PSNR of the originals themselves; with only some of them, there is none."""
 
+    of_originals = False
+
     def __init__(self, figure: Figure) -> None:
-        self.name = self.field = figure.name
+        self.name = figure.name
         self.figures = (figure,)
 
     def add_up(self, records: Sequence[Record], originals: Sequence[Record]) -> Row:

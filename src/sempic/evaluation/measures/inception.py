@@ -28,12 +28,10 @@ def sample_count(count: int) -> str:
 
 
 class Fid(Metric):
-    """Record: "features", float32 (2048,)."""
+    """Record: float32 (2048,)."""
 
     name = "fid"
-    field = "features"
     of_sets = "pictures"
-    of_originals = True
     inception = True
     has_network = True
     figures = (
@@ -47,32 +45,30 @@ class Fid(Metric):
         return networks.Inception(settings.inception)
 
     def measure(self, reference: Reference, shown: Reference) -> Record:
-        return {self.field: shown.features(self.name)}
+        return {self.name: shown.features(self.name)}
 
     def add_up(self, records: Sequence[Record], originals: Sequence[Record]) -> Row:
         if len(records) < 2 or not originals:
             return {}
-        a, b = (np.stack([r[self.field] for r in rs]).astype(float) for rs in (originals, records))
+        a, b = (np.stack([r[self.name] for r in rs]).astype(float) for rs in (originals, records))
         return {"fid": metrics.frechet(a, b), "kid": metrics.kernel_distance(a, b)}
 
 
 class PatchFid(Metric):
-    """FID of `patches`. Record: "patches", float16 (N, 2048). Row: also the number of "patches"."""
+    """FID of `patches`. Record: float16 (N, 2048). Row: also the number of "patches"."""
 
     name = "patch_fid"
-    field = "patches"
     of_sets = f"windows of {PATCH}×{PATCH} pixels"
-    of_originals = True
     inception = True
     costly = True
     figures = (Figure("patch_fid", "patch FID", "{:.1f}", lower=True, biased_by="patches"),)
 
     def measure(self, reference: Reference, shown: Reference) -> Record:
         found = shown.measure.network(Fid.name).features_of(patches(shown.picture))
-        return {self.field: np.array(found, np.float16)}
+        return {self.name: np.array(found, np.float16)}
 
     def add_up(self, records: Sequence[Record], originals: Sequence[Record]) -> Row:
-        groups = [[r[self.field] for r in rs if len(r[self.field])] for rs in (originals, records)]
+        groups = [[r[self.name] for r in rs if len(r[self.name])] for rs in (originals, records)]
         count = sum(map(len, groups[1]))
         if count < 2 or not groups[0]:
             return {}

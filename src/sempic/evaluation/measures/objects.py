@@ -20,30 +20,61 @@ from sempic.scene import LabelMap
 
 _REFERENCE = f"originals as JPEG {JPEG_QUALITY}"
 _RIDERS = ("people", "two-wheelers")
-_COLUMNS = ("there", "kept", "invented", "jpeg_kept", "jpeg_invented")
 
 
 class _OfObjects(Metric):
-    """Objects that the judge finds in decoded pictures, and in the originals as JPEG."""
+    """Counts of objects that the judge finds in decoded pictures, and in the originals as JPEG.
 
-    of_originals = True
+    Record: int64 (groups, counts). The figures are shares of the objects in the originals. Row:
+    also, under the metric's name, for each group and "all" the counts by name, and with "jpeg_"
+    those of the originals as JPEG.
+    """
+
     judged = True
+    title: str
+    """Of `details`."""
+    counts: tuple[str, ...]
+    """The names of the counts, first of the objects in the originals."""
 
     def original(self, reference: Reference) -> Record:
         """The record of the original as JPEG, which shows what even a good picture loses."""
         return self.measure(reference, reference.as_jpeg)
 
+    def add_up(self, records: Sequence[Record], originals: Sequence[Record]) -> Row:
+        table, names = np.sum([record[self.name] for record in records], 0), [*self.counts]
+        if originals:
+            by_jpeg = np.sum([record[self.name] for record in originals], 0)
+            table = np.concatenate([table, by_jpeg[:, 1:]], 1)
+            names += [f"jpeg_{name}" for name in self.counts[1:]]
+        rows = zip((*GROUPS, "all"), [*table.tolist(), table.sum(0).tolist()], strict=True)
+        groups = {group: dict(zip(names, row, strict=True)) for group, row in rows}
+        there, *others = (groups["all"][name] for name in self.counts)
+        shares = zip(self.figures, others, strict=True) if there else ()
+        return {self.name: groups} | {figure.name: count / there for figure, count in shares}
+
+    def details(self, rows: Sequence[tuple[str, Row]]) -> list[list[str]]:
+        """The counts of each group; the reference is the last line."""
+        found = [(title, row[self.name]) for title, row in rows if self.name in row]
+        if not found:
+            return []
+
+        def line(title: str, groups: dict[str, dict[str, int]], of: str = "") -> list[str]:
+            kinds = [of + name for name in self.counts[1:]]
+            return [title, *(" / ".join(str(group[k]) for k in kinds) for group in groups.values())]
+
+        first = found[0][1]
+        heads = [self.title, *(f"{name}: {group['there']}" for name, group in first.items())]
+        by_jpeg = [line(_REFERENCE, first, "jpeg_")] if "jpeg_kept" in first["all"] else []
+        return [heads, *(line(*pair) for pair in found), *by_jpeg]
+
 
 class Objects(_OfObjects):
-    """Record: "objects", int64 (groups, 3), as of `count`.
-
-    The figures are shares of the objects in the originals. Row: also "objects", which has for each
-    group and "all" the counts there, kept and invented, and the reference's kept and invented. The
-    judge sees people in fences and wheels, too: see `Confirmed`.
-    """
+    """The counts are those of `count`. The judge sees people in fences and wheels, too: see
+    `Confirmed`."""
 
     name = "objects"
-    field = "objects"
+    title = "kept / invented"
+    counts = ("there", "kept", "invented")
     figures = (
         Figure("objects_kept", "objects kept", "{:.3f}", ceiling=_REFERENCE),
         Figure("objects_invented", "objects invented", "{:.3f}", lower=True, ceiling=_REFERENCE),
@@ -51,45 +82,17 @@ class Objects(_OfObjects):
 
     def measure(self, reference: Reference, shown: Reference) -> Record:
         palette = PALETTES[reference.measure.finder.palette]
-        return {self.field: count(reference.searched, shown.searched, palette)}
-
-    def add_up(self, records: Sequence[Record], originals: Sequence[Record]) -> Row:
-        table = np.sum([record[self.field] for record in records], 0)
-        if originals:
-            by_jpeg = np.sum([record[self.field] for record in originals], 0)
-            table = np.concatenate([table, by_jpeg[:, 1:]], 1)
-        rows = zip((*GROUPS, "all"), [*table.tolist(), table.sum(0).tolist()], strict=True)
-        counts = {name: dict(zip(_COLUMNS, row, strict=False)) for name, row in rows}
-        there, kept, invented, *_ = counts["all"].values()
-        found: Row = {"objects": counts}
-        if there:
-            found |= {"objects_kept": kept / there, "objects_invented": invented / there}
-        return found
-
-    def details(self, rows: Sequence[tuple[str, Row]]) -> list[list[str]]:
-        """ "kept / invented" for each group; the reference is the last line."""
-        there = [(title, row["objects"]) for title, row in rows if "objects" in row]
-        if not there:
-            return []
-
-        def line(title: str, groups: dict[str, dict[str, int]], of: str = "") -> list[str]:
-            return [title, *(f"{g[f'{of}kept']} / {g[f'{of}invented']}" for g in groups.values())]
-
-        first = there[0][1]
-        heads = ["kept / invented", *(f"{name}: {first[name]['there']}" for name in first)]
-        by_jpeg = [line(_REFERENCE, first, "jpeg_")] if "jpeg_kept" in first["all"] else []
-        return [heads, *(line(*pair) for pair in there), *by_jpeg]
+        return {self.name: count(reference.searched, shown.searched, palette)}
 
 
 class Confirmed(_OfObjects):
-    """Record: "confirmed", int64 (groups, 2): objects that the human map confirms, and those kept.
-
-    Human maps are in the judge's palette. Absent unless all pictures have maps.
-    """
+    """Only objects that the human map confirms, which is in the judge's palette. Absent unless all
+    pictures have maps."""
 
     name = "confirmed"
     of_maps = True
-    field = "confirmed"
+    title = "confirmed, kept"
+    counts = ("there", "kept")
     figures = (Figure("confirmed_kept", "confirmed objects kept", "{:.3f}", ceiling=_REFERENCE),)
 
     def measure(self, reference: Reference, shown: Reference) -> Record:
@@ -98,31 +101,7 @@ class Confirmed(_OfObjects):
         palette = PALETTES[reference.measure.finder.palette]
         truth = checked(reference.labels, palette)
         changes = confirmed(reference.searched, shown.searched, truth, palette)
-        return {self.field: np.array([(c.tally.seen, c.tally.kept) for c in changes.values()])}
-
-    def add_up(self, records: Sequence[Record], originals: Sequence[Record]) -> Row:
-        there, kept = np.sum([record[self.field] for record in records], 0).T.tolist()
-        found: Row = {"confirmed": dict(zip(GROUPS, zip(kept, there, strict=True), strict=True))}
-        if originals:
-            by_jpeg = np.sum([record[self.field] for record in originals], 0)[:, 1].tolist()
-            found["confirmed_jpeg"] = dict(zip(GROUPS, by_jpeg, strict=True))
-        if sum(there):
-            found["confirmed_kept"] = sum(kept) / sum(there)
-        return found
-
-    def details(self, rows: Sequence[tuple[str, Row]]) -> list[list[str]]:
-        """Kept objects of each group; the reference is the last line."""
-        there = [(title, row) for title, row in rows if "confirmed" in row]
-        if not there:
-            return []
-        first = there[0][1]
-        heads = [f"{name}: {seen}" for name, (_, seen) in first["confirmed"].items()]
-        table = [["confirmed, kept", *heads]]
-        for title, row in there:
-            table.append([title, *(str(kept) for kept, _ in row["confirmed"].values())])
-        if "confirmed_jpeg" in first:
-            table.append([_REFERENCE, *map(str, first["confirmed_jpeg"].values())])
-        return table
+        return {self.name: np.array([(c.tally.seen, c.tally.kept) for c in changes.values()])}
 
 
 def confirmed(
@@ -155,6 +134,5 @@ def count(before: LabelMap, after: LabelMap, palette: Palette) -> metrics.Counts
         before, after: uint8 (H, W), maps of the original and of the decoded picture.
         palette: of both; groups without classes in it have no objects.
     """
-    changes = compare(before, after, palette).values()
-    tallies = [change.tally for change in changes]
+    tallies = [change.tally for change in compare(before, after, palette).values()]
     return np.array([(tally.seen, tally.kept, tally.invented) for tally in tallies], np.int64)

@@ -21,8 +21,6 @@ class Miou(Metric):
     """
 
     name = "miou"
-    field = "agreement"
-    of_originals = True
     judged = True
     figures = (
         Figure("miou", "mIoU", "{:.4f}", ceiling="originals"),

@@ -1,5 +1,6 @@
 const stage = document.querySelector('.stage'), [under, over] = stage.querySelectorAll('img');
 const names = document.querySelectorAll('select');
+names[1].value = 1;
 const show = () => { under.src = pictures[names[0].value]; over.src = pictures[names[1].value]; };
 names.forEach(n => n.addEventListener('change', show));
 let split = 50, zoom = 1;

@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-_NEAR = 0.03
-"""The search stops within this relative distance from the target."""
 
-
-def nearest(rate: Callable[[int], float], count: int, target: float) -> int:
-    """The position 0…count-1 whose rate is nearest to a target; rates rise with the position."""
+def nearest(rate: Callable[[int], float], count: int, target: float, near: float = 0.03) -> int:
+    """The position 0…count-1 whose rate is nearest to a target; rates rise with the position. The
+    search stops within the relative distance `near` from the target."""
     low, high = 0, count - 1
     if rate(low) >= target:
         return low
@@ -21,7 +19,7 @@ def nearest(rate: Callable[[int], float], count: int, target: float) -> int:
         # Secant in log rate, at least an eighth of the interval away from both ends.
         share = min(max((wanted - a) / max(b - a, 1e-9), 0.125), 0.875)
         at = min(max(low + round(share * (high - low)), low + 1), high - 1)
-        if abs(rate(at) / target - 1) < _NEAR:
+        if abs(rate(at) / target - 1) < near:
             return at
         low, high = (at, high) if rate(at) < target else (low, at)
     return min((low, high), key=lambda at: abs(math.log(rate(at) / target)))
