@@ -100,9 +100,9 @@ def test_weights_of_esrgan_are_part_of_the_version(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     (tmp_path / "sempic").mkdir()
     versions = set()
-    for content in "ab":
-        (tmp_path / "sempic/esrgan.safetensors").write_text(content)
-        weights.digest.cache_clear()
+    for time in (1, 2):
+        (tmp_path / "sempic/esrgan.safetensors").write_bytes(bytes([time]))
+        os.utime(tmp_path / "sempic/esrgan.safetensors", (time, time))
         versions.add(codecs.load("coarse+esrgan").version)
     assert len(versions) == 2
 

