@@ -26,7 +26,8 @@ JPEG_QUALITY = 90
 _MODULES = (
     *("critical.py", "palette.py", "pictures.py", "check/objects.py", "labels/regions.py"),
     *("models/runtime.py", "segment/*.py", "windows/choice.py"),
-    *("evaluation/me*.py", "evaluation/networks.py", "evaluation/measures/*.py"),
+    *("evaluation/measure.py", "evaluation/metrics.py", "evaluation/networks.py"),
+    "evaluation/measures/*.py",
 )
 """Of `_modules`, in sempic's folder."""
 Record = dict[str, Any]
