@@ -27,17 +27,18 @@ from typing import Any
 
 from common import add_folder, in_one_line, new_parser, positive, save
 
-from sempic import fields, models, segment
+from sempic import fields
 from sempic.commands import _measuring
 from sempic.evaluation import benchmark, codecs
 from sempic.evaluation.benchmark.tables import markdown
 from sempic.evaluation.dial import nearest
 from sempic.evaluation.folders import spread
-from sempic.evaluation.human_maps import UNKNOWN
+from sempic.evaluation.human_maps import palettes_of
+from sempic.evaluation.measure import Measure, Settings
 from sempic.evaluation.measures import details, measured
 from sempic.evaluation.measures.base import JPEG_QUALITY
 from sempic.options import DEFAULT_QUALITY, Models
-from sempic.palette import PALETTES, Palette, find
+from sempic.palette import Palette, find
 
 PHOTOGRAPHS = (
     *("astronaut.png", "brick.png", "camera.png", "chelsea.png", "clock_motion.png", "coffee.png"),
@@ -84,12 +85,13 @@ def main() -> None:
         parser.error(f"--rows: {', '.join(unknown)} is not one of {', '.join(ROWS)}")
 
     items = _items(args)
+    settings = _measuring.settings(args, of_maps=items[0].labels is not None)
     plan = benchmark.Plan(
         items=items,
-        palettes=_palettes(args),
+        palettes=_palettes(args, items[0].labels, settings),
         size=None,
         short_side=args.short_side,
-        settings=_measuring.settings(args, of_maps=items[0].labels is not None),
+        settings=settings,
         effort=args.effort,
         models=Models(**fields.from_args(args, Models)),
     )
@@ -152,11 +154,13 @@ def describe(lines: list[dict[str, Any]]) -> str:
     return "\n\n".join("\n".join(markdown(rows)) for rows in tables)
 
 
-def _palettes(args: argparse.Namespace) -> tuple[Palette, Palette]:
+def _palettes(
+    args: argparse.Namespace, labels: Path | None, settings: Settings
+) -> tuple[Palette, Palette]:
+    measure = Measure(settings)
     if args.palette is None:
-        return UNKNOWN
-    judge = segment.load(args.judge or str(models.find(models.JUDGE)))
-    return find(args.palette), PALETTES[judge.palette]
+        return palettes_of(labels, measure)
+    return find(args.palette), measure.palette
 
 
 def _items(args: argparse.Namespace) -> tuple[benchmark.Item, ...]:

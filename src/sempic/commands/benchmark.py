@@ -138,9 +138,7 @@ def _pictures(args: argparse.Namespace) -> int:
         size=args.size,
         short_side=args.short_side,
         settings=settings,
-        palettes=human_maps.UNKNOWN
-        if maps is None
-        else human_maps.palettes_of(maps, Measure(settings)),
+        palettes=human_maps.palettes_of(maps, Measure(settings)),
         effort=args.effort or codecs.EFFORTS[0],
         models=Models(**fields.from_args(args, Models)),
     )

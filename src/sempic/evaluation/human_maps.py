@@ -109,12 +109,15 @@ def _palette(name: str | None, sent: str | None, example: Path, judge: Palette |
     return found
 
 
-def palettes_of(path: Path, measure: Measure) -> tuple[Palette, Palette]:
-    """The palette of a map, and the judge's, in whose ids it is compared, for `read_as`.
+def palettes_of(path: Path | None, measure: Measure) -> tuple[Palette, Palette]:
+    """The palette of a map, and the judge's, in whose ids it is compared, for `read_as`; UNKNOWN
+    for no map.
 
     The first is that whose colours the map has, else the judge's. Raises InputError naming the file
     if the judge does not know the palette.
     """
+    if path is None:
+        return UNKNOWN
     known = measure.palette if measure.settings.judged else None
     with naming(path):
         picture = pictures.decode(places.read(path))
