@@ -68,11 +68,14 @@ def main() -> None:
         guess = translate(guess, network.palette, palette.id)
         matrix += confusion(truth, guess, len(classes))
         known = truth < len(classes)
-        right.append(float((guess == truth)[known].mean()))
+        if known.any():
+            right.append(float((guess == truth)[known].mean()))
         if args.reliability:
             if probabilities is None:
                 raise SystemExit(f"{args.segmenter} gives no probabilities for --reliability")
             confident += _by_confidence(probabilities, network.palette, truth, palette)
+    if not right:
+        raise SystemExit(f"{args.labels}: the maps are all void")
     scores = dict(zip(classes, iou(matrix).round(4).tolist(), strict=True))
     mean = miou(matrix)
     for name, score in scores.items():

@@ -163,6 +163,15 @@ def test_segmenter_needs_probabilities_for_a_diagram(run, monkeypatch):
         run("segmenter", *words.split())
 
 
+def test_segmenter_does_not_count_maps_that_are_all_void(run, measured, monkeypatch):
+    monkeypatch.setattr(segment, "load", lambda spec: FakeSegmenter())
+    PIL.Image.new("L", (64, 48), CAMVID.void).save("maps/0.png")
+    found = measured("segmenter", "pictures", "--labels", "maps")
+    assert len(found["pixels_right"]) == found["pictures"] - 1
+    with pytest.raises(SystemExit, match="maps: the maps are all void"):
+        run("segmenter", "pictures", "--labels", "maps", "--glob", "0.*")
+
+
 def test_pictures_are_taken_evenly():
     assert [spread("abcdef", limit) for limit in (None, 9, 3)] == [[*"abcdef"]] * 2 + [[*"ace"]]
 
