@@ -21,7 +21,7 @@ from tqdm import tqdm
 from sempic import api, halving
 from sempic.evaluation import metrics
 from sempic.evaluation.benchmark.tables import markdown
-from sempic.evaluation.measure import Measure, Settings, available
+from sempic.evaluation.measure import Measure, Settings
 from sempic.evaluation.measures import Record
 from sempic.scene import Image
 
@@ -48,7 +48,7 @@ def main() -> None:
 def measure(shown: list[Image], wanted: list[str]) -> dict[str, Any]:
     """By metric: the figure of each of WAYS, "change" and its interval; and "bpp" of each."""
     codec = api.Codec()
-    measured = Measure(Settings(metrics=tuple(available(wanted, None)[0])))
+    measured = Measure(Settings(metrics=tuple(wanted)))
     originals: list[Record] = []
     records: list[list[Record]] = [[], []]
     bits: list[list[float]] = [[], []]

@@ -1,5 +1,6 @@
 """The metrics that count objects and compare windows; tables and pages derive from all metrics."""
 
+import argparse
 import json
 import os
 
@@ -9,11 +10,12 @@ import pytest
 from conftest import street
 
 from sempic import cli, models, segment
+from sempic.commands import _measuring
 from sempic.critical import GROUPS, Tally
 from sempic.evaluation import markup, metrics, weights
 from sempic.evaluation.benchmark import report, tables
 from sempic.evaluation.benchmark.results import CodecResults, Results, matched
-from sempic.evaluation.measure import SIDE, Measure, Settings, available, row
+from sempic.evaluation.measure import SIDE, Measure, Settings, row
 from sempic.evaluation.measures import FIGURES, METRICS, inception, objects
 from sempic.evaluation.measures.base import Figure, Mean
 from sempic.palette import CAMVID, CITYSCAPES, CITYSCAPES_FULL, INDICES, PALETTES
@@ -292,14 +294,17 @@ def test_patch_fid_is_the_fid_of_all_windows(monkeypatch):
 def test_slow_metrics_are_measured_only_on_request(tmp_path):
     file = tmp_path / "network.pt"
     file.write_bytes(b"")
-    assert "patch_fid" not in available(None, str(file))[0]
-    assert available(["patch_fid"], str(file))[0] == ["patch_fid"]
+    args = argparse.Namespace(metrics=None, inception=str(file), judge=None)
+    assert "patch_fid" not in _measuring.settings(args, of_maps=True).metrics
+    args.metrics = ["patch_fid"]
+    assert _measuring.settings(args, of_maps=True).metrics == ("patch_fid",)
 
 
 def test_a_figure_names_its_metric(tmp_path):
     (tmp_path / "inception.pt").touch()
-    wanted = ["psnr", "kid", "fid", "psnr"]
-    assert available(wanted, str(tmp_path / "inception.pt"))[0] == ["psnr", "fid"]
+    wanted, file = ["psnr", "kid", "fid", "psnr"], str(tmp_path / "inception.pt")
+    args = argparse.Namespace(metrics=wanted, inception=file, judge=None)
+    assert _measuring.settings(args, of_maps=True).metrics == ("psnr", "fid")
 
 
 def test_a_new_metric_shows_in_tables_page_curves_and_json(tmp_path, monkeypatch, capsys):

@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 
 from sempic import console
-from sempic.errors import InputError
-from sempic.evaluation.measure import Settings, available
+from sempic.errors import InputError, ModelError
+from sempic.evaluation.measure import Settings
 from sempic.evaluation.measures import METRICS
 
 
@@ -40,22 +40,38 @@ def settings(
     of_sets: bool = True,
     of_maps: bool,
 ) -> Settings:
-    """Settings with the requested metrics, else with the available ones of `usual`.
+    """Settings with the metrics of --metrics, names out of METRICS or of their figures; else with
+    those of `usual` (None: all but the costly ones) whose networks are there. Says what is not.
 
-    of_sets, of_maps: whether there may be several pictures, and human maps; requested metrics that
-    need them are reported. Raises InputError if no metric is left.
+    of_sets, of_maps: whether there may be several pictures, and human maps.
+
+    Raises InputError for an unknown name, or if no metric is left, ModelError if a requested metric
+    lacks its network.
     """
-    found, missing = available(args.metrics, args.inception, args.judge, usual)
+    if usual is None:
+        usual = [m.name for m in METRICS.values() if not m.costly]
+    names = args.metrics or [name for name in METRICS if name in usual]
+    owner = {f.name: m.name for m in METRICS.values() for f in m.figures} | {m: m for m in METRICS}
     left = []
-    for name in found:
-        if METRICS[name].of_sets and not of_sets:
-            missing += [f"no {name}: it needs several pictures"] * bool(args.metrics)
-        elif METRICS[name].of_maps and not of_maps:
-            missing += [f"no {name}: it needs human maps"] * bool(args.metrics)
-        else:
+    for name in dict.fromkeys(owner.get(name, name) for name in names):
+        if name not in METRICS:
+            raise InputError(f"metric {name!r} is not one of {', '.join(METRICS)}")
+        metric = METRICS[name]
+        try:
+            metric.networks(args.inception, args.judge)
+        except ModelError as error:
+            if args.metrics:
+                raise
+            console.say(f"no {name}: {error}")
+            continue
+        needs = {
+            "several pictures": bool(metric.of_sets) and not of_sets,
+            "human maps": metric.of_maps and not of_maps,
+        }
+        if not any(needs.values()):
             left.append(name)
-    for line in missing:
-        console.say(line)
+        elif args.metrics:
+            console.say(f"no {name}: it needs {max(needs, key=needs.__getitem__)}")
     if not left:
         raise InputError("no metric is left that can be measured")
     return Settings(judge=args.judge, inception=args.inception, metrics=tuple(left))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from sempic import models, segment
-from sempic.errors import InputError, ModelError
+from sempic.errors import InputError
 from sempic.evaluation import metrics
 from sempic.evaluation.measures import METRICS, Record, Row
 from sempic.evaluation.measures.base import Mean, Reference
@@ -45,41 +45,6 @@ class Settings:
     def judged(self) -> bool:
         """Whether a metric needs the judge."""
         return any(METRICS[name].judged for name in self.metrics)
-
-
-def available(
-    wanted: Sequence[str] | None,
-    inception: str | None,
-    judge: str | None = None,
-    usual: Collection[str] | None = None,
-) -> tuple[list[str], list[str]]:
-    """The metrics whose weights are installed, and a message about each of the others.
-
-    Args:
-        wanted: names out of METRICS, or of their figures, all required; None: those of `usual` that
-            are available.
-        usual: names out of METRICS; None: all but the costly ones.
-
-    Raises:
-        InputError: an unknown name. ModelError: a wanted metric is not available.
-    """
-    found, missing = [], []
-    if usual is None:
-        usual = [m.name for m in METRICS.values() if not m.costly]
-    chosen = [name for name in METRICS if name in usual] if wanted is None else wanted
-    owner = {f.name: m.name for m in METRICS.values() for f in m.figures} | {m: m for m in METRICS}
-    for name in dict.fromkeys(owner.get(name, name) for name in chosen):
-        if name not in METRICS:
-            raise InputError(f"metric {name!r} is not one of {', '.join(METRICS)}")
-        try:
-            METRICS[name].networks(inception, judge)
-        except ModelError as error:
-            if wanted is not None:
-                raise
-            missing.append(f"no {name}: {error}")
-        else:
-            found.append(name)
-    return found, missing
 
 
 class Measure:
