@@ -17,7 +17,7 @@ from sempic import models, segment
 from sempic.errors import InputError
 from sempic.evaluation import metrics
 from sempic.evaluation.measures import METRICS, Record, Row
-from sempic.evaluation.measures.base import Mean, Reference
+from sempic.evaluation.measures.base import Mean, Metric, Reference
 from sempic.palette import PALETTES, Palette
 from sempic.scene import Image, LabelMap
 
@@ -52,7 +52,7 @@ class Measure:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._networks = [m for m in settings.metrics if METRICS[m].has_network]
+        self._networks = [m for m in settings.metrics if type(METRICS[m]).load is not Metric.load]
         self.network = functools.cache(lambda metric: METRICS[metric].load(settings))
         """The network of a metric by the metric's name."""
 

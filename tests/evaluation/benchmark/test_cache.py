@@ -11,7 +11,9 @@ from sempic.evaluation.benchmark.cache import Cache, digest, key
 def test_a_cache_keeps_values_and_refuses_other_files(tmp_path):
     with closing(Cache(tmp_path / "new/cache.sqlite")) as cache:
         assert cache.get("a") is None
+        assert "a" not in cache
         cache.put("a", {"x": np.arange(3), "y": 2.5})
+        assert "a" in cache
     with closing(Cache(tmp_path / "new/cache.sqlite")) as again:
         found = again.get("a")
     assert found["x"].tolist() == [0, 1, 2]

@@ -130,7 +130,7 @@ class Benchmark:
         for index, name, setting in points:
             coded = None if name is None else self.stream(index, name, setting)
             keys = self._record_keys(index, name, setting)
-            missing = tuple(m for m in metrics if self._cache.get(keys[m]) is None) or None
+            missing = tuple(m for m in metrics if keys[m] not in self._cache) or None
             if missing or (name is not None and coded is None):
                 jobs.append(Job(index, name, setting, coded and coded[0], missing))
         for job, answer in self._workers.code(jobs, title):

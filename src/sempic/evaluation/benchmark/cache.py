@@ -46,6 +46,11 @@ class Cache:
             OutputError, f"{self._path}: the cache cannot be {done}", Exception, unfit=True
         )
 
+    def __contains__(self, key: str) -> bool:
+        with self._refused("read"):
+            found = self._db.execute("SELECT 1 FROM kept WHERE key = ?", (key,))
+            return found.fetchone() is not None
+
     def get(self, key: str) -> dict[str, Any] | None:
         """The dictionary under a key; arrays without dimensions come back as numbers."""
         with self._refused("read"):

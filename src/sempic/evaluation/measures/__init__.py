@@ -32,8 +32,6 @@ class Direct(Mean):
 class Distance(Mean):
     """A distance between the features of the original and of the decoded picture."""
 
-    has_network = True
-
     def __init__(self, figure: Figure, make: Callable[[Any], Any], *weights: str) -> None:
         """`make`: the network, of the module `networks`."""
         super().__init__(figure)

@@ -117,8 +117,6 @@ class Metric(ABC):
     """Whether the metric needs the judge."""
     inception = False
     """Whether the metric needs the FID network."""
-    has_network = False
-    """Whether the metric has a network that sees whole pictures (`Reference.features`)."""
 
     def networks(self, inception: str | None, judge: str | None) -> list[Path]:
         """The files of the necessary networks; arguments as in `Settings`. Raises ModelError if
@@ -138,7 +136,8 @@ class Metric(ABC):
         return " ".join([self.name, onnxruntime.__version__, *map(weights.digest, files)])
 
     def load(self, settings: Settings) -> Any:
-        """The metric's network, of `sempic.evaluation.networks`. Raises ModelError."""
+        """The network of `sempic.evaluation.networks` that sees whole pictures for the metric, if
+        it has one. Raises ModelError."""
         raise NotImplementedError
 
     def measured_in(self, record: Record) -> bool:

@@ -33,7 +33,6 @@ class Fid(Metric):
     name = "fid"
     of_sets = "pictures"
     inception = True
-    has_network = True
     figures = (
         Figure("fid", "FID", "{:.1f}", lower=True, biased_by="pictures"),
         Figure("kid", "KID", "{:.4f}", lower=True, brief=False),
