@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
+from sempic.errors import InputError
 from sempic.evaluation import metrics
 
 
@@ -68,6 +69,13 @@ def test_fid_is_that_of_the_formula(sizes):
     assert metrics.frechet(a, b) == pytest.approx(expected, rel=1e-3)
     assert metrics.frechet(a, a) == pytest.approx(0, abs=1e-6)
     assert all(metrics.frechet(x[:n], x[:n]) >= 0 for x in (a, b) for n in range(2, 12))
+
+
+@pytest.mark.parametrize("distance", [metrics.frechet, metrics.kernel_distance])
+def test_fid_and_kid_of_one_picture_are_errors(distance):
+    with pytest.raises(InputError, match="two pictures"):
+        distance(np.zeros((1, 4)), np.zeros((5, 4)))
+    assert np.isfinite(distance(np.eye(2, 4), np.eye(2, 4)))
 
 
 @pytest.mark.parametrize("sizes", [(9, 9), (9, 6)])

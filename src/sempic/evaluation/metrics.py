@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sempic.errors import InputError
 from sempic.scene import Image, LabelMap
 
 Floats = npt.NDArray[np.float64]
@@ -69,12 +70,16 @@ def pixel_accuracy(matrix: Counts) -> float:
 
 
 def frechet(a: Floats, b: Floats) -> float:
-    """Fréchet distance of Gaussians fitted to features (N, D), N > 1 (Heusel et al. 2017, eq. 6).
+    """Fréchet distance of two Gaussians fitted to features (N, D) (Heusel et al. 2017, eq. 6).
 
     With centred and scaled features A and B, the trace of (AᵀA BᵀB)^½ is the sum of the singular
     values of A Bᵀ, an (N, N) matrix. If N > D, the triangles of the QR decompositions replace A and
     B: AᵀA and BᵀB stay the same, and the matrix is (D, D).
+
+    Raises InputError for fewer than two pictures.
     """
+    if min(len(a), len(b)) < 2:
+        raise InputError("FID needs two pictures or more")
     centred = [(x - x.mean(0)) / np.sqrt(len(x) - 1) for x in (a, b)]
     centred = [np.linalg.qr(x, mode="r") if len(x) > x.shape[1] else x for x in centred]
     cross = np.linalg.svd(centred[0] @ centred[1].T, compute_uv=False).sum()
@@ -84,10 +89,13 @@ def frechet(a: Floats, b: Floats) -> float:
 
 
 def kernel_distance(a: Floats, b: Floats) -> float:
-    """Kernel inception distance (Bińkowski et al. 2018) of features (N, D), N > 1, cubic kernel.
+    """Kernel inception distance (Bińkowski et al. 2018) of features (N, D), cubic kernel.
 
-    The unbiased estimate over all pictures, without subsets; may be negative.
+    The unbiased estimate over all pictures, without subsets; may be negative. Raises InputError for
+    fewer than two pictures.
     """
+    if min(len(a), len(b)) < 2:
+        raise InputError("KID needs two pictures or more")
 
     def kernel(x: Floats, y: Floats) -> Floats:
         return (x @ y.T / x.shape[1] + 1) ** 3
