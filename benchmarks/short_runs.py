@@ -31,6 +31,7 @@ import torch.nn.functional as F
 from common import above_zero, in_one_line, new_parser, positive, save
 from torch import Tensor, nn
 
+from sempic.diffusion import edm
 from sempic.diffusion.sampling import to_unit
 from sempic.networks import compact
 from sempic.networks.compact import CompactConfig, CompactNet
@@ -119,7 +120,7 @@ class Recipe:
     shape: dict[str, Any] = field(default_factory=dict)
     change: Callable[[CompactNet], None] = lambda network: None
     meaning: Meaning = edms
-    levels: tuple[float, float] = (-1.1, 1.0)
+    levels: tuple[float, float] = (edm.P_MEAN, 1.0)
     """Mean and standard deviation of the logarithm of the noise levels (`edm.draw_sigma`)."""
     precision: Callable[[], contextlib.AbstractContextManager[Any]] = lambda: autocast(CPU)
     memory: torch.memory_format = torch.contiguous_format
@@ -139,7 +140,7 @@ RECIPES = {
     "output: rectified flow": Recipe(meaning=velocities),
     "noise: half as strong": Recipe(levels=(-1.8, 1.0)),
     "noise: twice as strong": Recipe(levels=(-0.4, 1.0)),
-    "noise: wider spread": Recipe(levels=(-1.1, 1.6)),
+    "noise: wider spread": Recipe(levels=(edm.P_MEAN, 1.6)),
     "float32": Recipe(precision=contextlib.nullcontext),
     "channels last": Recipe(memory=torch.channels_last),
 }

@@ -77,7 +77,16 @@ class Options:
 class SenderOptions(Options):
     """Base class of the options of encoders: of pictures and of sequences."""
 
+    quality: int
     label_quality: LabelQuality | None
+
+    def _check_rates(self, *targets: str) -> None:
+        """Raises InputError if several of these options are given, or one beside a quality."""
+        rates = [name for name in targets if getattr(self, name) is not None]
+        if rates and self.quality != DEFAULT_QUALITY:
+            rates.insert(0, "quality")
+        if len(rates) > 1:
+            raise InputError(f"{' and '.join(rates)} exclude each other")
 
     @property
     def found_quality(self) -> LabelQuality:
@@ -254,10 +263,7 @@ class EncodeOptions(SenderOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        targets = [t for t in ("target_bpp", "target_bytes") if getattr(self, t) is not None]
-        rates = ["quality"] * (self.quality != DEFAULT_QUALITY) + targets
-        if targets and len(rates) > 1:
-            raise InputError(f"{' and '.join(rates)} exclude each other")
+        self._check_rates("target_bpp", "target_bytes")
         for name in ("critical", "check_budget"):
             if not self.check and getattr(self, name) != self.usual(name):
                 raise InputError(f"{name} needs check, which is off")

@@ -64,14 +64,12 @@ def settings(
                 raise
             console.say(f"no {name}: {error}")
             continue
-        needs = {
-            "several pictures": bool(metric.of_sets) and not of_sets,
-            "human maps": metric.of_maps and not of_maps,
-        }
-        if not any(needs.values()):
+        needed = ["several pictures"] * (bool(metric.of_sets) and not of_sets)
+        needed += ["human maps"] * (metric.of_maps and not of_maps)
+        if not needed:
             left.append(name)
         elif args.metrics:
-            console.say(f"no {name}: it needs {max(needs, key=needs.__getitem__)}")
+            console.say(f"no {name}: it needs {needed[0]}")
     if not left:
         raise InputError("no metric is left that can be measured")
     return Settings(judge=args.judge, inception=args.inception, metrics=tuple(left))

@@ -14,6 +14,8 @@ SIGMA_MIN = 0.02
 """Limit of falling noise levels."""
 RHO = 3.0
 """Density of noise levels near SIGMA_MIN; an exported receiver's metadata has both."""
+P_MEAN = -1.1
+"""Mean logarithm of the noise levels of training."""
 
 
 def sigmas(steps: int, sigma_max: float) -> Tensor:
@@ -36,7 +38,7 @@ def draw_sigma(
     count: int, device: torch.device, generator: torch.Generator | None = None
 ) -> Tensor:
     """Log-normal noise levels for training, (count,) (Karras et al. 2022, table 1); see `draw`."""
-    return (draw((count,), device, generator) - 1.1).exp()
+    return (draw((count,), device, generator) + P_MEAN).exp()
 
 
 def loss(

@@ -76,5 +76,4 @@ class SequenceOptions(SenderOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.bitrate is not None and self.quality != DEFAULT_QUALITY:
-            raise InputError("quality and bitrate exclude each other")
+        self._check_rates("bitrate")
